@@ -1,0 +1,109 @@
+package conn
+
+import (
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+
+	"github.com/tcprepair/ustack/stack/tcp/cc"
+)
+
+// Defaults that Config uses for its zero fields.
+const (
+	DefaultMSS        = 536                    // RFC 9293 MUST-15, IPv4
+	DefaultBuffer     = 1 << 20                // bytes, each direction
+	InitialRTO        = time.Second            // RFC 6298 (2.1)
+	DefaultMinRTO     = 200 * time.Millisecond // Linux TCP_RTO_MIN
+	DefaultMaxRTO     = 120 * time.Second      // Linux TCP_RTO_MAX
+	DefaultRetries    = 15                     // Linux tcp_retries2
+	DefaultSYNRetries = 6                      // Linux tcp_syn_retries
+	DefaultTimeWait   = 60 * time.Second
+	DefaultFinWait2   = 60 * time.Second
+)
+
+// Config is what a connection is born with. It holds values, never sources of
+// them: clocks, randomness and routes belong to the caller. Connect, Accept
+// and Restore copy what they need.
+type Config struct {
+	// ISS is the initial send sequence number, chosen by the caller as RFC
+	// 6528 wants it.
+	ISS seqnum.Value
+	// TSOffset is added to the millisecond clock to make timestamp values, so
+	// that they differ from flow to flow (RFC 7323 section 5.4).
+	TSOffset uint32
+
+	// MSS is the most payload a segment may carry on this path, before
+	// options: the route's MTU less the IP and TCP headers. It bounds what we
+	// send and is what we advertise. 0: DefaultMSS.
+	MSS uint16
+	// AdvertisedMSS, if not 0, is advertised instead of MSS (TCP_MAXSEG).
+	AdvertisedMSS uint16
+	// GSOMax is the most payload one outgoing Segment may carry when the link
+	// cuts it up; less than two MSS: none does.
+	GSOMax int
+
+	// RcvBuf is how many bytes of the peer's data are kept for the user, in
+	// and out of order: the largest window advertised. RcvBufMax, if larger,
+	// is how far auto-tuning may raise it; the window scale is the smallest
+	// that fits it.
+	RcvBuf, RcvBufMax int
+	// SndBuf is how many bytes the user may have written that the peer has
+	// not acknowledged. SndBufMax, if larger, is the auto-tuning bound.
+	SndBuf, SndBufMax int
+
+	// What we offer on our SYN, or accept on the peer's.
+	WindowScaling, Timestamps, SACK, ECN bool
+
+	// Congestion is this connection's controller; nil: cc.Default at the
+	// path's MSS. The connection owns it.
+	Congestion cc.Controller
+
+	MinRTO, MaxRTO time.Duration
+	// Retries is how often data is retransmitted before the peer is given up,
+	// SYNRetries the same for SYN and SYN-ACK.
+	Retries, SYNRetries int
+	// TimeWait is how long TIME-WAIT lasts, FinWait2 how long a closed
+	// connection waits in FIN-WAIT-2 (Linux tcp_fin_timeout); negative
+	// FinWait2: not at all.
+	TimeWait, FinWait2 time.Duration
+
+	// DelayedACK lets acknowledgements wait for data or a second segment, as
+	// RFC 1122 section 4.2.3.2 says. Off: one per batch of input.
+	DelayedACK bool
+	// RACK selects RFC 8985 loss detection where SACK is in use.
+	RACK bool
+
+	Options UserOptions
+}
+
+// UserOptions are the settings that may change during a connection's life.
+type UserOptions struct {
+	NoDelay     bool // send small segments at once (TCP_NODELAY)
+	Cork        bool // hold small segments back, for 200 ms at most (TCP_CORK)
+	Keepalive   Keepalive
+	UserTimeout time.Duration // RFC 5482; 0: none
+	// MaxSegment, if not 0, bounds the payload of what we send and advertise.
+	MaxSegment uint16
+	// Clamp, if not 0, bounds the window advertised (TCP_WINDOW_CLAMP).
+	Clamp int
+}
+
+// Keepalive is when and how often a silent peer is asked whether it is there.
+// https://www.rfc-editor.org/rfc/rfc1122#page-101
+type Keepalive struct {
+	On             bool
+	Idle, Interval time.Duration
+	Count          int // unanswered probes before the peer is given up
+}
+
+// DefaultKeepalive holds Linux's figures, off.
+var DefaultKeepalive = Keepalive{Idle: 2 * time.Hour, Interval: 75 * time.Second, Count: 9}
+
+// orDefault returns v, or def where v is zero.
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}

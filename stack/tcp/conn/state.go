@@ -1,0 +1,90 @@
+package conn
+
+// State is a connection's state, one of the eleven of RFC 9293 section 3.3.2.
+// The values are Linux's (include/net/tcp_states.h), which are also what
+// tcp_info reports and what gVisor's EndpointState uses.
+type State uint8
+
+// The states. The zero value is not a state that a started connection is in;
+// an unused Conn reports StateClosed.
+const (
+	StateEstablished State = 1
+	StateSynSent     State = 2
+	StateSynReceived State = 3
+	StateFinWait1    State = 4
+	StateFinWait2    State = 5
+	StateTimeWait    State = 6
+	StateClosed      State = 7
+	StateCloseWait   State = 8
+	StateLastAck     State = 9
+	StateListen      State = 10
+	StateClosing     State = 11
+)
+
+var stateNames = [...]string{
+	StateEstablished: "ESTABLISHED",
+	StateSynSent:     "SYN-SENT",
+	StateSynReceived: "SYN-RECEIVED",
+	StateFinWait1:    "FIN-WAIT-1",
+	StateFinWait2:    "FIN-WAIT-2",
+	StateTimeWait:    "TIME-WAIT",
+	StateClosed:      "CLOSED",
+	StateCloseWait:   "CLOSE-WAIT",
+	StateLastAck:     "LAST-ACK",
+	StateListen:      "LISTEN",
+	StateClosing:     "CLOSING",
+}
+
+// String returns the state's name as RFC 9293 spells it.
+func (s State) String() string {
+	if int(s) < len(stateNames) && stateNames[s] != "" {
+		return stateNames[s]
+	}
+	return "UNKNOWN"
+}
+
+// Synchronized reports whether both sides have agreed on sequence numbers: all
+// states but CLOSED, LISTEN, SYN-SENT and SYN-RECEIVED.
+func (s State) Synchronized() bool {
+	switch s {
+	case StateEstablished, StateFinWait1, StateFinWait2, StateCloseWait, StateClosing, StateLastAck, StateTimeWait:
+		return true
+	}
+	return false
+}
+
+// stateSet is a set of states, one bit each.
+type stateSet uint16
+
+func states(list ...State) (set stateSet) {
+	for _, s := range list {
+		set |= 1 << s
+	}
+	return set
+}
+
+func (set stateSet) has(s State) bool { return set&(1<<s) != 0 }
+
+// successors says which states may follow which: the arrows of RFC 9293 figure
+// 5, with the ones a reset, an abort or a give-up adds (anything to CLOSED).
+var successors = [...]stateSet{
+	StateClosed:      states(StateSynSent, StateSynReceived, StateListen),
+	StateListen:      states(StateClosed),
+	StateSynSent:     states(StateSynReceived, StateEstablished, StateClosed),
+	StateSynReceived: states(StateEstablished, StateFinWait1, StateCloseWait, StateClosed),
+	StateEstablished: states(StateFinWait1, StateCloseWait, StateClosed),
+	StateFinWait1:    states(StateFinWait2, StateClosing, StateTimeWait, StateClosed),
+	StateFinWait2:    states(StateTimeWait, StateClosed),
+	StateCloseWait:   states(StateLastAck, StateClosed),
+	StateClosing:     states(StateTimeWait, StateClosed),
+	StateLastAck:     states(StateClosed),
+	StateTimeWait:    states(StateClosed),
+}
+
+// canSend holds the states in which the user may still write, canReceive those
+// in which the peer's data is still taken.
+var (
+	canSend    = states(StateEstablished, StateCloseWait)
+	canReceive = states(StateEstablished, StateFinWait1, StateFinWait2)
+	finQueued  = states(StateFinWait1, StateFinWait2, StateClosing, StateLastAck, StateTimeWait)
+)
