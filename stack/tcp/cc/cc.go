@@ -24,8 +24,10 @@ const Unlimited int64 = math.MaxInt64
 // receive window (RFC 7323 section 2.3).
 const maxWindow = 1 << 30
 
-// Ack tells of an acknowledgement that reported new data delivered while the
-// connection was neither in recovery nor in the loss state.
+// Ack tells of an acknowledgement that reported new data delivered outside
+// fast recovery, where proportional rate reduction governs (RFC 6937). After a
+// timeout it is slow start that clocks out what was lost, so acknowledgements
+// in that state count.
 type Ack struct {
 	Now        int64         // nanoseconds on the caller's monotonic clock
 	Acked      int64         // bytes newly acknowledged, cumulatively
@@ -59,7 +61,8 @@ type Congestion struct {
 }
 
 // Controller decides the congestion window of one connection. It is not safe
-// for concurrent use. All sizes are in bytes.
+// for concurrent use. All sizes are in bytes. No argument makes it panic: what
+// is out of range is brought into range.
 type Controller interface {
 	// Name is what New knows it by.
 	Name() string
@@ -69,17 +72,18 @@ type Controller interface {
 	Threshold() int64
 	// OnAck grows the window.
 	OnAck(Ack)
-	// OnCongestion reduces it: after Loss and ECN, Window equals Threshold;
-	// after Timeout it is one MSS.
+	// OnCongestion reduces it: after Loss and ECN, Window equals Threshold,
+	// which is never below two MSS; after Timeout it is one MSS.
 	OnCongestion(Congestion)
 	// OnIdle tells that nothing was sent for idle while the retransmission
 	// timeout was rto; the window decays as RFC 2861 says, never below the
 	// restart window.
 	OnIdle(now int64, idle, rto time.Duration, mss int)
 	// Undo takes back the latest OnCongestion: it was a false alarm
-	// (RFC 4015, RFC 5682). Without one to take back it does nothing.
+	// (RFC 4015, RFC 5682). The window becomes what it was before, or stays
+	// if it is larger. Without one to take back it does nothing.
 	Undo(now int64)
-	// State returns everything that New needs to go on from here.
+	// State returns everything that Restore needs to go on from here.
 	State() State
 }
 
@@ -109,4 +113,24 @@ func New(name string, mss int) (Controller, error) {
 		return newCubic(mss), nil
 	}
 	return nil, fmt.Errorf("unknown congestion control %q", name)
+}
+
+// Restore returns a controller that goes on where the one that gave s left
+// off, with now being the caller's clock and mss its maximum segment size. The
+// time between is not counted: nothing could be sent in it. A State that
+// lacks a value gets what a new connection has (a Window of 0: the initial
+// window) and a value out of range is brought into range, so that only an
+// unknown name is an error.
+func Restore(s State, now int64, mss int) (Controller, error) {
+	c, err := New(s.Name, mss)
+	if err != nil {
+		return nil, err
+	}
+	c.(restorer).restore(s, now, int64(clampMSS(mss)))
+	return c, nil
+}
+
+// restorer is what every Controller of this package is besides.
+type restorer interface {
+	restore(s State, now, mss int64)
 }

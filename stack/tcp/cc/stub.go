@@ -1,4 +1,0 @@
-package cc
-
-func newReno(mss int) Controller  { return nil }
-func newCubic(mss int) Controller { return nil }
