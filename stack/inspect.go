@@ -1,0 +1,110 @@
+package stack
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+
+	"github.com/tcprepair/ustack/stack/repair"
+	"github.com/tcprepair/ustack/stack/tcp"
+	"github.com/tcprepair/ustack/stack/tcp/conn"
+)
+
+// ConnInfo is a picture of a connection.
+type ConnInfo struct {
+	// ID is the connection's number, the same for as long as it lives and
+	// never used again in its stack.
+	ID            uint64
+	Local, Remote netip.AddrPort
+	// Info is what Linux's tcp_info would say.
+	conn.Info
+	// Drops counts the segments that the connection refused.
+	Drops Drops
+}
+
+// Drops counts refused segments by conn.DropReason's name. Reasons that did not
+// occur are missing.
+type Drops map[string]uint64
+
+// Total is the number of segments refused, for whatever reason.
+func (d Drops) Total() (n uint64) {
+	for _, c := range d {
+		n += c
+	}
+	return n
+}
+
+// Conns lists the connections of the stack, by ID: those of Dial and Listen and
+// those made on NetStack, from SYN-SENT to TIME-WAIT, closed by their user or
+// not. Listeners are not among them.
+func (s *Stack) Conns() []ConnInfo {
+	var list []ConnInfo
+	for _, ep := range tcp.Endpoints(s.net) {
+		if isConn(ep) {
+			list = append(list, s.connInfo(ep))
+		}
+	}
+	slices.SortFunc(list, func(a, b ConnInfo) int {
+		if a.ID < b.ID {
+			return -1
+		}
+		return 1
+	})
+	return list
+}
+
+// isConn reports whether an endpoint is, or was, connected to a peer.
+func isConn(ep *tcp.Endpoint) bool {
+	a, err := ep.GetRemoteAddress()
+	return err == nil && a.Port != 0
+}
+
+func (s *Stack) connInfo(ep *tcp.Endpoint) ConnInfo {
+	c := ConnInfo{ID: ep.ID(), Info: ep.ConnInfo(), Drops: make(Drops)}
+	if a, err := ep.GetLocalAddress(); err == nil {
+		c.Local = s.fromFull(a)
+	}
+	if a, err := ep.GetRemoteAddress(); err == nil {
+		c.Remote = s.fromFull(a)
+	}
+	for r, n := range ep.Drops() {
+		c.Drops.add(conn.DropReason(r), uint64(n))
+	}
+	return c
+}
+
+func (d Drops) add(r conn.DropReason, n uint64) {
+	if n > 0 && r != conn.NotDropped {
+		d[r.String()] = n
+	}
+}
+
+// Drops counts the segments that the stack's TCP refused since New, those that
+// belonged to no connection included.
+func (s *Stack) Drops() Drops {
+	d := make(Drops)
+	for r, n := range tcp.DropCounts(s.net) {
+		d.add(conn.DropReason(r), n)
+	}
+	return d
+}
+
+// SetRepair freezes (repair.On) or thaws a connection by its ID. For an ID that
+// is not in Conns the error wraps ErrNoConn.
+func (s *Stack) SetRepair(id uint64, m repair.Mode) error {
+	for _, ep := range tcp.Endpoints(s.net) {
+		if ep.ID() == id && isConn(ep) {
+			return setRepair(ep, m)
+		}
+	}
+	return fmt.Errorf("%w: %d", ErrNoConn, id)
+}
+
+func setRepair(ep *tcp.Endpoint, m repair.Mode) error {
+	if !m.Valid() {
+		return sysErr("setsockopt", &tcpip.ErrInvalidOptionValue{})
+	}
+	return ep.SetRepair(m)
+}
