@@ -1,0 +1,195 @@
+//go:build linux
+
+package tap
+
+import (
+	"errors"
+	"os"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// rxSizes are the sizes of the views that a frame is read into, in order. The
+// first holds an ordinary Ethernet frame; from there on they double, so that
+// no frame pins more than twice its size. Together they hold more than the
+// largest frame there is: 64 KiB of IP packet and a link header.
+var rxSizes = [...]int{2048, 2048, 4096, 8192, 16384, 32768, 1024}
+
+// rxCapacity is the sum of rxSizes. A frame that fills it has been truncated.
+const rxCapacity = 2048 + 2048 + 4096 + 8192 + 16384 + 32768 + 1024
+
+// rxCopyLimit is the size up to which a frame is copied into a view of its own
+// size: acknowledgements, mostly. It keeps a few bytes of payload from pinning
+// a view of 2 KiB, and is cheaper than replacing that view.
+const rxCopyLimit = 256
+
+// rxBuffer is where a queue's frames are read to.
+type rxBuffer struct {
+	header [vnetHeaderSize]byte
+	views  [len(rxSizes)]*buffer.View // nil: to be replaced before the next read
+	iov    [1 + len(rxSizes)]unix.Iovec
+}
+
+// vector replaces the views that were taken and returns the scatter list for
+// one frame, with or without a virtio-net header.
+func (b *rxBuffer) vector(vnet bool) []unix.Iovec {
+	for i, v := range b.views {
+		if v != nil {
+			continue
+		}
+		v = buffer.NewViewSize(rxSizes[i])
+		b.views[i] = v
+		b.iov[1+i].Base = &v.AsSlice()[0]
+		b.iov[1+i].SetLen(rxSizes[i])
+	}
+	if !vnet {
+		return b.iov[1:]
+	}
+	b.iov[0].Base = &b.header[0]
+	b.iov[0].SetLen(len(b.header))
+	return b.iov[:]
+}
+
+// front is the first n bytes of the frame that was read last, as far as they
+// are in one piece.
+func (b *rxBuffer) front(n int) []byte { return b.views[0].AsSlice()[:min(n, rxSizes[0])] }
+
+// take hands out the frame of n bytes that was read last.
+func (b *rxBuffer) take(n int) buffer.Buffer {
+	if n <= rxCopyLimit {
+		return buffer.MakeWithView(buffer.NewViewWithData(b.front(n)))
+	}
+	var frame buffer.Buffer
+	for i := 0; n > 0; i++ {
+		v := b.views[i]
+		b.views[i] = nil
+		v.CapLength(n)
+		n -= v.Size()
+		frame.Append(v)
+	}
+	return frame
+}
+
+// release returns the views to their pool.
+func (b *rxBuffer) release() {
+	for i, v := range b.views {
+		if v != nil {
+			v.Release()
+			b.views[i] = nil
+		}
+	}
+}
+
+// reader is the goroutine that carries frames from a queue to one dispatcher.
+type reader struct {
+	dispatcher stack.NetworkDispatcher
+	stopped    atomic.Bool // no further frame may be delivered
+	delivering atomic.Bool // a frame is, or is about to be, in the dispatcher
+	done       chan struct{}
+}
+
+// newReader makes a reader for d, to be run once.
+func newReader(d stack.NetworkDispatcher) *reader {
+	return &reader{dispatcher: d, done: make(chan struct{})}
+}
+
+// run reads and delivers until the reader is stopped, which is no error, or
+// reading fails.
+func (r *reader) run(e *Endpoint) error {
+	var b rxBuffer
+	defer b.release()
+	var n int
+	var err error
+	poll := func(fd uintptr) bool {
+		n, err = readv(fd, b.vector(e.queue.vnet))
+		return err != unix.EAGAIN
+	}
+	for !r.stopped.Load() {
+		if perr := e.queue.raw.Read(poll); perr != nil {
+			if errors.Is(perr, os.ErrDeadlineExceeded) {
+				return nil
+			}
+			// Either the queue was closed, in which case nobody cares, or the
+			// device was removed while the poller waited for it.
+			return ErrGone
+		}
+		switch err {
+		case nil:
+			r.receive(e, &b, n)
+		case unix.EBADFD, unix.EFAULT, unix.ENODEV, unix.EIO:
+			return ErrGone
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// receive takes the frame of n bytes in b, virtio-net header included, as far
+// as the dispatcher, or drops it and counts why.
+func (r *reader) receive(e *Endpoint, b *rxBuffer, n int) {
+	var vnet vnetHeader
+	if e.queue.vnet {
+		n -= vnetHeaderSize
+		vnet = decodeVnetHeader(b.header[:])
+	}
+	if n < header.EthernetMinimumSize {
+		e.counters.rxShort.Add(1)
+		return
+	}
+	if n >= rxCapacity {
+		e.counters.rxTruncated.Add(1)
+		return
+	}
+	eth := header.Ethernet(b.front(n))
+	proto := eth.Type()
+	if !vnet.check(n, proto) {
+		e.counters.rxBadHeader.Add(1)
+		return
+	}
+	kind := e.packetType(eth.DestinationAddress())
+	if kind == tcpip.PacketOtherHost {
+		e.counters.rxOtherHost.Add(1)
+		return
+	}
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: b.take(n)})
+	defer pkt.DecRef()
+	e.ParseHeader(pkt)
+	pkt.NetworkProtocolNumber = proto
+	pkt.PktType = kind
+	pkt.RXChecksumValidated = vnet.trusted()
+	e.counters.rxFrames.Add(1)
+	e.counters.rxBytes.Add(uint64(n))
+	r.deliver(e, proto, pkt)
+}
+
+// deliver hands pkt to the dispatcher unless the reader has been stopped.
+// Setting delivering before looking at stopped is what lets Wait tell a
+// delivery that began before the stop from one that cannot begin any more.
+func (r *reader) deliver(e *Endpoint, proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
+	r.delivering.Store(true)
+	defer r.delivering.Store(false)
+	if r.stopped.Load() {
+		return
+	}
+	e.setTrusted(pkt.RXChecksumValidated)
+	r.dispatcher.DeliverNetworkPacket(proto, pkt)
+}
+
+// packetType says for whom a frame to dst is.
+func (e *Endpoint) packetType(dst tcpip.LinkAddress) tcpip.PacketType {
+	switch {
+	case dst == e.LinkAddress():
+		return tcpip.PacketHost
+	case dst == header.EthernetBroadcastAddress:
+		return tcpip.PacketBroadcast
+	case header.IsMulticastEthernetAddress(dst):
+		return tcpip.PacketMulticast
+	}
+	return tcpip.PacketOtherHost
+}
