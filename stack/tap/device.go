@@ -139,7 +139,9 @@ func setUp(fd int, cfg *Config, created bool) (*device, error) {
 	if flags&unix.IFF_TAP == 0 {
 		return nil, deviceError(name, ErrNotTAP, nil)
 	}
-	if flags&unix.IFF_NO_PI == 0 {
+	if pi, err := hasPacketInfo(fd); err != nil {
+		return nil, fmt.Errorf("tap %s: read the device's flags: %w", name, err)
+	} else if pi {
 		return nil, deviceError(name, ErrFlags, nil)
 	}
 	d := &device{fd: fd, name: name, mtu: cfg.MTU}
@@ -250,6 +252,28 @@ func setIff(fd int, name string, flags uint16) error {
 	}
 	ifr.SetUint16(flags)
 	return unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+}
+
+// hasPacketInfo reports whether the frames of the TAP device that fd is
+// attached to have packet information before them (no IFF_NO_PI).
+//
+// TUNGETIFF has one bit for two things, IFF_NO_PI and the absence of a socket
+// filter, so it tells the truth about the first only while there is a filter.
+func hasPacketInfo(fd int) (bool, error) {
+	_, flags, err := attachment(fd)
+	if err != nil || flags&unix.IFF_NO_PI == 0 {
+		return true, err
+	}
+	passAll := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 1<<32 - 1}
+	program := unix.SockFprog{Len: 1, Filter: &passAll}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TUNATTACHFILTER, uintptr(unsafe.Pointer(&program))); errno != 0 {
+		return false, errno
+	}
+	_, flags, err = attachment(fd)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TUNDETACHFILTER, uintptr(unsafe.Pointer(&program))); err == nil && errno != 0 {
+		err = errno
+	}
+	return flags&unix.IFF_NO_PI == 0, err
 }
 
 // attachment is TUNGETIFF: which device fd is attached to, and its flags.
