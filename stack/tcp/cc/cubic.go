@@ -95,12 +95,8 @@ func (c *cubic) advance(now int64) (passed int64) {
 	return passed
 }
 
-// startSlowly is slow start, standard or conservative. It ends any stage of
-// congestion avoidance: the next begins where slow start ends.
+// startSlowly is slow start, standard or conservative.
 func (c *cubic) startSlowly(n int64) (left int64) {
-	if c.elapsed != noEpoch {
-		c.elapsed, c.owed = noEpoch, 0
-	}
 	if c.ssthresh == Unlimited && c.hystart.css() {
 		c.owed += n
 		n, c.owed = c.owed/cssGrowthDivisor, c.owed%cssGrowthDivisor
@@ -111,8 +107,8 @@ func (c *cubic) startSlowly(n int64) (left int64) {
 // begin begins a stage of congestion avoidance at the present window.
 // https://www.rfc-editor.org/rfc/rfc9438#section-4.2
 func (c *cubic) begin(mss int64) {
-	c.elapsed, c.k = 0, 0
-	c.west, c.westOwed, c.owed = c.cwnd, 0, 0
+	c.elapsed, c.k, c.west = 0, 0, c.cwnd
+	c.owed, c.westOwed = 0, 0
 	if c.wmax <= c.cwnd {
 		// After a timeout, after HyStart++, and when slow start went past an
 		// old plateau, this is the plateau (sections 4.8 and 4.10).
@@ -120,6 +116,13 @@ func (c *cubic) begin(mss int64) {
 		return
 	}
 	c.k = int64(math.Cbrt(float64(c.wmax-c.cwnd)/(cubicC*float64(mss))) * second)
+}
+
+// leave ends a stage of congestion avoidance. Another begins where slow start or
+// recovery, which follow, end.
+func (c *cubic) leave() {
+	c.elapsed, c.k, c.west = noEpoch, 0, 0
+	c.owed, c.westOwed = 0, 0
 }
 
 // avoid grows the window by n acknowledged bytes in congestion avoidance: along
@@ -172,7 +175,8 @@ func (c *cubic) at(t, mss int64) int64 {
 func (c *cubic) OnCongestion(e Congestion) {
 	c.advance(e.Now)
 	c.before, c.beforeEpoch = c.window, c.epoch
-	c.prior, c.elapsed, c.owed = c.cwnd, noEpoch, 0
+	c.leave()
+	c.prior = c.cwnd
 	switch {
 	case e.Signal == Timeout:
 		c.wmax = 0 // https://www.rfc-editor.org/rfc/rfc9438#section-4.8
@@ -187,6 +191,7 @@ func (c *cubic) OnCongestion(e Congestion) {
 func (c *cubic) OnIdle(now int64, idle, rto time.Duration, mss int) {
 	c.advance(now)
 	if c.decay(idle, rto, mss) {
+		c.leave()
 		c.hystart = hystart{} // The path may have changed: old delays mean little.
 	}
 }

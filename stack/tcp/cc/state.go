@@ -3,9 +3,9 @@ package cc
 // The names in State.Extra. Sizes are in bytes, times in nanoseconds unless the
 // name says otherwise. They are part of stored snapshots: do not rename them.
 const (
-	keyAcked = "acked" // reno: bytes acknowledged since the window grew
-	keyOwed  = "owed"  // cubic: remainders of growth
-	keyWestO = "w_est_owed"
+	keyAcked    = "acked" // reno: bytes acknowledged since the window grew
+	keyOwed     = "owed"  // cubic: remainders of growth
+	keyWestOwed = "w_est_owed"
 
 	keyWmax    = "w_max"
 	keyPrior   = "cwnd_prior"
@@ -25,7 +25,8 @@ const (
 )
 
 func (r *reno) State() State {
-	x := extra{keyAcked: r.acked}
+	x := extra{}
+	x.put(keyAcked, r.acked)
 	x.putBefore(r.before)
 	return r.state("reno", x)
 }
@@ -38,11 +39,11 @@ func (r *reno) restore(s State, _, mss int64) {
 }
 
 func (c *cubic) State() State {
-	x := extra{keyOwed: c.owed, keyWestO: c.westOwed}
+	x := extra{}
+	x.put(keyOwed, c.owed)
+	x.put(keyWestOwed, c.westOwed)
 	x.putEpoch("", c.epoch)
-	if c.ssthresh == Unlimited {
-		x.putHystart(c.hystart)
-	}
+	x.putHystart(c.hystart) // Undo may bring the first slow start back.
 	x.putBefore(c.before)
 	if c.before.cwnd != 0 {
 		x.putEpoch(undo, c.beforeEpoch)
@@ -57,7 +58,7 @@ func (c *cubic) restore(s State, now, mss int64) {
 	c.epoch = x.epoch("")
 	c.hystart = x.hystart()
 	c.owed = x.get(keyOwed, 0, c.cwnd-1)
-	c.westOwed = x.get(keyWestO, 0, alphaDen*c.cwnd-1)
+	c.westOwed = x.get(keyWestOwed, 0, alphaDen*c.cwnd-1)
 	c.before = x.before(mss)
 	if c.before.cwnd != 0 {
 		c.beforeEpoch = x.epoch(undo)
