@@ -4,8 +4,6 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
-
-	"github.com/tcprepair/ustack/stack/tcp/cc"
 )
 
 // Defaults that Config uses for its zero fields.
@@ -47,6 +45,9 @@ type Config struct {
 	// is how far auto-tuning may raise it; the window scale is the smallest
 	// that fits it.
 	RcvBuf, RcvBufMax int
+	// ScaleFor, in bytes, asks for a window scale that fits it even if the
+	// receive buffer needs less.
+	ScaleFor int
 	// SndBuf is how many bytes the user may have written that the peer has
 	// not acknowledged. SndBufMax, if larger, is the auto-tuning bound.
 	SndBuf, SndBufMax int
@@ -54,9 +55,8 @@ type Config struct {
 	// What we offer on our SYN, or accept on the peer's.
 	WindowScaling, Timestamps, SACK, ECN bool
 
-	// Congestion is this connection's controller; nil: cc.Default at the
-	// path's MSS. The connection owns it.
-	Congestion cc.Controller
+	// Congestion names the congestion control; empty or unknown: cc.Default.
+	Congestion string
 
 	MinRTO, MaxRTO time.Duration
 	// Retries is how often data is retransmitted before the peer is given up,
@@ -98,6 +98,14 @@ type Keepalive struct {
 
 // DefaultKeepalive holds Linux's figures, off.
 var DefaultKeepalive = Keepalive{Idle: 2 * time.Hour, Interval: 75 * time.Second, Count: 9}
+
+// normal fills in what must not be zero.
+func (k Keepalive) normal() Keepalive {
+	k.Idle = orDefault(max(k.Idle, 0), DefaultKeepalive.Idle)
+	k.Interval = orDefault(max(k.Interval, 0), DefaultKeepalive.Interval)
+	k.Count = orDefault(max(k.Count, 0), DefaultKeepalive.Count)
+	return k
+}
 
 // orDefault returns v, or def where v is zero.
 func orDefault[T comparable](v, def T) T {

@@ -1,0 +1,235 @@
+package conn
+
+import (
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+
+	"github.com/tcprepair/ustack/stack/tcp/cc"
+)
+
+// ack takes an acknowledgement that lies within what was sent. This is the
+// established case of RFC 9293 section 3.10.7.4, fifth step, and what loss
+// recovery and congestion control make of it.
+func (c *Conn) ack(now Time, s *Segment) {
+	if s.Ack.LessThan(c.snd.una) {
+		return // an old acknowledgement says nothing new
+	}
+	var (
+		d        delivery
+		advanced = c.snd.una.LessThan(s.Ack)
+		flight   = c.flight()
+		lost     = c.board.lostOut.segs
+		windowed = c.updateWindow(s)
+	)
+	if windowed && c.board.empty() {
+		c.rtt.backoff, c.loss.retries = 0, 0 // the persist timer's
+	}
+	if advanced {
+		c.advance(now, s.Ack, &d)
+	}
+	dsack := c.takeSACK(s, &d)
+	if !advanced {
+		c.countDuplicate(s, windowed)
+	}
+	c.sampleRTT(now, s, &d, advanced)
+	c.tailAcked(now, s.Ack, dsack)
+	if c.cfg.rack {
+		c.loss.rack.update(now, &d, c.rtt.min)
+	}
+	c.stats.BytesDelivered += uint64(d.bytes)
+	c.recover(now, s, &d, advanced)
+	c.detect(now, &d)
+	c.leave()
+	c.control(now, s, &d, flight, c.board.lostOut.segs > lost)
+	if advanced || windowed {
+		c.armRetransmit(now)
+	}
+}
+
+// advance moves SND.UNA.
+func (c *Conn) advance(now Time, una seqnum.Value, d *delivery) {
+	c.stats.BytesAcked += uint64(c.snd.una.Size(una))
+	c.board.ack(una, d)
+	c.snd.una = una
+	c.sendq.ack(una)
+	c.loss.retries = 0
+	c.loss.stalled = now
+	c.rtt.backoff = 0
+	if !c.cfg.sack {
+		c.loss.dupAcks = 0
+		// Without SACK, data that waited for the retransmission cannot be told
+		// from data that needed none.
+		d.original = d.original && !d.repeated
+	}
+	if c.snd.small.LessThan(una) {
+		c.snd.small = una
+	}
+	if c.sendq.wanted && c.sendq.space() >= c.sendq.max/3 {
+		c.sendq.wanted = false
+		c.events |= EventWritable
+	}
+}
+
+// updateWindow takes the window from a segment that is newer than the one we
+// have it from. It reports whether the window changed.
+// https://www.rfc-editor.org/rfc/rfc9293#section-3.10.7.4 (fifth, "the send window should be updated")
+func (c *Conn) updateWindow(s *Segment) bool {
+	wnd := seqSize(s.Window) << c.snd.wscale
+	if s.Has(header.TCPFlagSyn) {
+		wnd = seqSize(s.Window)
+	}
+	newer := c.snd.una.LessThan(s.Ack) || c.snd.wl1.LessThan(s.Seq) ||
+		c.snd.wl1 == s.Seq && c.snd.wnd < wnd
+	if !newer {
+		return false
+	}
+	c.snd.wl1, c.snd.wl2 = s.Seq, s.Ack
+	return c.setWindow(wnd, s.Window)
+}
+
+func (c *Conn) setWindow(wnd seqnum.Size, raw uint16) bool {
+	if c.snd.wnd == wnd && c.snd.raw == raw {
+		return false
+	}
+	c.snd.wnd, c.snd.raw = wnd, raw
+	c.snd.maxWnd = max(c.snd.maxWnd, wnd)
+	return true
+}
+
+// countDuplicate counts a duplicate acknowledgement, for peers without SACK.
+// https://www.rfc-editor.org/rfc/rfc5681#section-2 (DUPLICATE ACKNOWLEDGMENT)
+func (c *Conn) countDuplicate(s *Segment, windowed bool) {
+	if c.cfg.sack || windowed || c.board.empty() || s.Len() != 0 {
+		return
+	}
+	if c.loss.dupAcks < uint32(len(c.board.recs)) {
+		c.loss.dupAcks++
+	}
+}
+
+// takeSACK reads the SACK blocks. It reports whether the first was a DSACK.
+func (c *Conn) takeSACK(s *Segment, d *delivery) (dsack bool) {
+	if !c.cfg.sack || s.Options.NumSACK == 0 {
+		return false
+	}
+	blocks := s.Options.Blocks()
+	first := seqRange{blocks[0].Start, blocks[0].End}
+	if isDSACK(s.Ack, first, blocks) {
+		dsack = true
+		blocks = blocks[1:]
+		c.loss.rack.widen(c.snd.una, c.snd.nxt)
+		c.loss.undo.duplicate(first)
+		c.stats.DSACKs++
+	}
+	c.board.take(blocks, c.snd.una, c.snd.nxt, d)
+	return dsack
+}
+
+// isDSACK reports whether the first block tells of a duplicate: it lies below
+// the acknowledgement or inside the second block.
+// https://www.rfc-editor.org/rfc/rfc2883#section-4
+func isDSACK(ack seqnum.Value, first seqRange, blocks []header.SACKBlock) bool {
+	if !first.start.LessThan(first.end) {
+		return false
+	}
+	if first.end.LessThanEq(ack) {
+		return true
+	}
+	return len(blocks) > 1 && blocks[1].Start.LessThanEq(first.start) && first.end.LessThanEq(blocks[1].End)
+}
+
+// take marks what the blocks newly report. Blocks outside what is outstanding
+// are not believed. What the last acknowledgement reported is not walked again.
+func (b *scoreboard) take(blocks []header.SACKBlock, una, nxt seqnum.Value, d *delivery) {
+	var done [maxSACKBlocks]seqRange
+	n := 0
+	for _, k := range blocks {
+		blk := seqRange{k.Start, k.End}
+		if !blk.start.LessThan(blk.end) || nxt.LessThan(blk.end) || blk.end.LessThanEq(una) {
+			continue
+		}
+		if blk.start.LessThan(una) {
+			blk.start = una
+		}
+		done[n] = blk
+		n++
+		for _, old := range b.reported[:b.numReported] {
+			// The common case: the same hole, and the block above it grew.
+			if old.start == blk.start && old.end.LessThanEq(blk.end) && una.LessThanEq(old.start) {
+				blk.start = old.end
+			}
+		}
+		if blk.start.LessThan(blk.end) {
+			b.sack(blk, d)
+		}
+	}
+	b.reported, b.numReported = done, n
+}
+
+// sampleRTT takes a round trip from what was delivered: from a segment sent
+// once, or from the echoed timestamp.
+// https://www.rfc-editor.org/rfc/rfc6298#section-3
+func (c *Conn) sampleRTT(now Time, s *Segment, d *delivery, advanced bool) {
+	at := s.arrival(now)
+	switch {
+	case d.sampled:
+		c.rtt.sample(at.Sub(d.sample))
+	case advanced && c.tstamp.on && s.Options.HasTS && s.Options.TSEcr != 0 && d.bytes > 0:
+		if rtt, ok := c.tstamp.elapsed(at, s.Options.TSEcr); ok {
+			c.rtt.sample(rtt)
+		}
+	}
+}
+
+// arrival is when the segment reached the host.
+func (s *Segment) arrival(now Time) Time {
+	if s.Arrived != 0 {
+		return s.Arrived
+	}
+	return now
+}
+
+// recover moves a recovery along before new losses are looked for.
+func (c *Conn) recover(now Time, s *Segment, d *delivery, advanced bool) {
+	switch c.loss.phase {
+	case phaseRecovery, phaseCWR:
+		c.tryUndo(now, s, advanced)
+	case phaseLoss:
+		c.afterTimeout(now, s, d, advanced)
+	}
+}
+
+// control tells the congestion controller, or moves PRR along.
+func (c *Conn) control(now Time, s *Segment, d *delivery, flight int64, lost bool) {
+	if c.takeECE(now, s) {
+		return
+	}
+	switch c.loss.phase {
+	case phaseRecovery, phaseCWR:
+		c.loss.prr.update(d.bytes, c.flight(), c.segmentSize(), d.acked > 0 && !lost)
+		return
+	}
+	if d.acked == 0 {
+		return
+	}
+	var rtt time.Duration
+	if d.sampled {
+		rtt = c.rtt.latest
+	}
+	round := c.loss.round.LessThanEq(c.snd.una)
+	if round {
+		c.loss.round = c.snd.nxt
+	}
+	c.cc.OnAck(cc.Ack{
+		Now:        int64(now),
+		Acked:      d.acked,
+		Flight:     flight,
+		MSS:        c.segmentSize(),
+		RTT:        rtt,
+		SRTT:       c.rtt.smoothed,
+		NewRound:   round,
+		AppLimited: !c.loss.usage.mayGrow(c.cc.Window(), c.cc.Threshold()),
+	})
+}

@@ -1,0 +1,111 @@
+package conn
+
+import (
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+)
+
+// owed is what Output has still to pay for segments that came in.
+type owed struct {
+	acks  uint8 // pure acknowledgements; without SACK each counts as a duplicate
+	syn   bool  // a SYN, or a SYN-ACK if the peer's SYN is known
+	probe probeKind
+	reset bool
+	rst   Segment // what the reset looks like
+
+	synSends uint8 // how often our SYN has been sent
+	synSent  Time  // when last
+
+	// Limits of RFC 5961 section 7: per connection, so that nothing about
+	// others can be learnt from it.
+	challenges    uint8
+	challengesTil Time // when the present second ends
+	outOfWindow   Time // when the last answer to an out-of-window segment was owed
+}
+
+// probeKind is an empty segment below SND.UNA that makes the peer say where it
+// stands.
+type probeKind uint8
+
+const (
+	noProbe        probeKind = iota
+	windowProbe              // the peer's window is closed, or we were thawed
+	keepaliveProbe           // the peer has been silent
+)
+
+const (
+	maxOwedAcks = 8
+	// challengeLimit is how many challenge ACKs a connection sends a second.
+	// RFC 5961 section 7 suggests ten in five seconds as a figure to configure.
+	challengeLimit = 10
+	// outOfWindowInterval is the least time between answers to segments that
+	// carry no data and lie outside the window, so that two confused peers do
+	// not answer each other for ever (Linux tcp_invalid_ratelimit).
+	outOfWindowInterval = 500 * time.Millisecond
+)
+
+// oweAck makes Output send an acknowledgement, alone or with data.
+func (c *Conn) oweAck() {
+	if c.owed.acks == 0 {
+		c.owed.acks = 1
+	}
+}
+
+// oweDuplicate owes an acknowledgement that must not merge with another: a
+// peer without SACK counts them.
+func (c *Conn) oweDuplicate() {
+	if c.owed.acks == 0 || !c.cfg.sack && c.owed.acks < maxOwedAcks {
+		c.owed.acks++
+	}
+}
+
+// oweChallenge owes a challenge ACK, within the limit.
+// https://www.rfc-editor.org/rfc/rfc5961#section-7
+func (c *Conn) oweChallenge(now Time) {
+	if now >= c.owed.challengesTil {
+		c.owed.challengesTil = now.Add(time.Second)
+		c.owed.challenges = 0
+	}
+	if c.owed.challenges < challengeLimit {
+		c.owed.challenges++
+		c.stats.ChallengeACKs++
+		c.oweAck()
+	}
+}
+
+// oweOutOfWindow owes the acknowledgement that a segment outside the window
+// draws.
+// https://www.rfc-editor.org/rfc/rfc9293#section-3.10.7.4 (first)
+func (c *Conn) oweOutOfWindow(now Time, s *Segment) {
+	if s.Len() == 0 {
+		if c.owed.outOfWindow != 0 && now < c.owed.outOfWindow.Add(outOfWindowInterval) {
+			return
+		}
+		c.owed.outOfWindow = now
+	}
+	c.oweDuplicate()
+}
+
+// oweResetFor owes the RST that answers an unacceptable acknowledgement. The
+// connection itself stays as it is.
+func (c *Conn) oweResetFor(s *Segment) {
+	if rst, ok := Reset(s); ok {
+		c.owed.reset, c.owed.rst = true, rst
+	}
+}
+
+// oweAbort owes the RST that tells the peer we have given up.
+// https://www.rfc-editor.org/rfc/rfc9293#section-3.10.5
+func (c *Conn) oweAbort() {
+	c.owed.reset = true
+	c.owed.rst = Segment{Seq: c.snd.nxt, Ack: c.rcv.nxt, Flags: header.TCPFlagRst | header.TCPFlagAck}
+}
+
+// oweSYN owes our SYN, or SYN-ACK, from the start.
+func (c *Conn) oweSYN(Time) { c.owed.syn = true }
+
+// probeSeq is a sequence number the peer has already acknowledged, so that a
+// probe carrying it is answered and changes nothing.
+func (c *Conn) probeSeq() seqnum.Value { return c.snd.una - 1 }

@@ -1,0 +1,25 @@
+package conn
+
+// Counters count events of one connection since it began. They only grow.
+type Counters struct {
+	SegsIn, SegsOut     uint64 // segments taken in, and put out
+	BytesAcked          uint64 // what the peer acknowledged
+	BytesReceived       uint64 // what was received in order
+	BytesDelivered      uint64 // what the peer is known to have, acknowledged or SACKed
+	Retransmits         uint64 // segments sent again
+	Timeouts            uint64 // times the retransmission timer expired
+	SlowStartRetransmit uint64 // segments sent again after a timeout
+	FastRetransmits     uint64 // segments sent again in fast recovery
+	FastRecoveries      uint64 // recoveries begun without SACK
+	SACKRecoveries      uint64 // recoveries begun with SACK
+	TailLossProbes      uint64 // RFC 8985 probes sent
+	SpuriousRecoveries  uint64 // recoveries taken back
+	SpuriousTimeouts    uint64 // timeouts taken back
+	DSACKs              uint64 // acknowledgements that reported a duplicate
+	KeepaliveProbes     uint64
+	ZeroWindows         uint64 // acknowledgements sent with a closed window
+	ChallengeACKs       uint64
+}
+
+// Counters returns the connection's event counters. They belong to it.
+func (c *Conn) Counters() *Counters { return &c.stats }

@@ -1,0 +1,71 @@
+package conn
+
+import (
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+)
+
+// delayedACK decides whether an acknowledgement waits for company. It waits
+// only once the exchange is interactive, that is when our own data has been
+// following the peer's at once, so that it will probably carry the
+// acknowledgement for free; a one-way stream is acknowledged as it comes.
+// https://www.rfc-editor.org/rfc/rfc1122#page-96 (section 4.2.3.2)
+type delayedACK struct {
+	quick       uint8        // acknowledge this many more at once
+	interactive bool         // our data answers the peer's
+	acked       seqnum.Value // RCV.NXT in the last segment we sent
+	arrived     Time         // when data last came
+}
+
+const (
+	// maxAckDelay is the longest an acknowledgement waits (Linux TCP_DELACK_MIN).
+	maxAckDelay = 40 * time.Millisecond
+	// quickAcks is how many are sent at once at the start and after trouble
+	// (Linux TCP_MAX_QUICKACKS).
+	quickAcks = 16
+)
+
+func (d *delayedACK) init() { d.startQuick() }
+
+// startQuick acknowledges the next segments at once: the peer is in slow
+// start, or is filling holes, and lives on our acknowledgements.
+func (d *delayedACK) startQuick() { d.quick, d.interactive = quickAcks, false }
+
+// acknowledgeData owes the acknowledgement of n bytes that came in order, now
+// or a little later.
+func (c *Conn) acknowledgeData(now Time, n seqnum.Size) {
+	d := &c.delack
+	if now.Sub(d.arrived) > c.rtt.timeout(&c.cfg) {
+		d.startQuick()
+	}
+	d.arrived = now
+	if !c.cfg.delayedACK || d.quick > 0 || !d.interactive ||
+		d.acked.Size(c.rcv.nxt) > seqnum.Size(c.rcv.mss) || c.window() < seqnum.Size(c.rcv.mss) {
+		c.oweAck()
+		return
+	}
+	if !c.timers.running(timerDelayedACK) {
+		c.timers.set(timerDelayedACK, now.Add(maxAckDelay))
+	}
+}
+
+// onDelayedACK: no data came to carry the acknowledgement.
+func (c *Conn) onDelayedACK() {
+	c.delack.interactive = false
+	c.oweAck()
+}
+
+// acknowledged notes that a segment carrying RCV.NXT was sent.
+func (c *Conn) acknowledged(now Time, withData bool) {
+	c.owed.acks = 0
+	c.timers.stop(timerDelayedACK)
+	d := &c.delack
+	d.acked = c.rcv.nxt
+	if d.quick > 0 {
+		d.quick--
+	}
+	if withData && now.Sub(d.arrived) < maxAckDelay {
+		d.interactive = true
+	}
+}

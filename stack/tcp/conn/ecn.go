@@ -1,0 +1,62 @@
+package conn
+
+import (
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"github.com/tcprepair/ustack/stack/tcp/cc"
+)
+
+// ecnState is Explicit Congestion Notification.
+// https://www.rfc-editor.org/rfc/rfc3168#section-6.1
+type ecnState struct {
+	echo bool // the peer's data was marked; say so until it says CWR
+	cwr  bool // say CWR with the next new data: the window was reduced
+}
+
+// ecnAgreed reports whether the peer's SYN or SYN-ACK has the flags that agree
+// to use ECN.
+func ecnAgreed(s *Segment) bool {
+	const both = header.TCPFlagEce | header.TCPFlagCwr
+	if s.Has(header.TCPFlagAck) {
+		return s.Flags&both == header.TCPFlagEce
+	}
+	return s.Flags&both == both
+}
+
+// takeCE looks at a data segment for the network's mark and the peer's CWR.
+func (c *Conn) takeCE(s *Segment) {
+	if !c.cfg.ecn {
+		return
+	}
+	if s.Has(header.TCPFlagCwr) {
+		c.ecn.echo = false
+	}
+	if s.CE {
+		c.ecn.echo = true
+		c.oweAck()
+	}
+}
+
+// takeECE reduces the window once for each window of data in which the peer
+// echoes a mark. It reports whether it did.
+func (c *Conn) takeECE(now Time, s *Segment) bool {
+	if !c.cfg.ecn || !s.Has(header.TCPFlagEce) || c.loss.phase >= phaseCWR {
+		return false
+	}
+	c.reduce(now, phaseCWR, cc.ECN)
+	c.ecn.cwr = true
+	return true
+}
+
+// markECN marks a data segment. Retransmissions are not ECN-capable (section
+// 6.1.5), so that an attacker learns nothing by marking them.
+func (c *Conn) markECN(out *Segment, fresh bool) {
+	if !c.cfg.ecn || !fresh || out.DataLen() == 0 {
+		return
+	}
+	out.ECT = true
+	if c.ecn.cwr {
+		c.ecn.cwr = false
+		out.Flags |= header.TCPFlagCwr
+	}
+}

@@ -1,0 +1,213 @@
+package conn
+
+import (
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+
+	"github.com/tcprepair/ustack/stack/tcp/cc"
+)
+
+// phase is where a connection is in dealing with congestion, as tcp_info
+// reports it (Linux enum tcp_ca_state).
+type phase uint8
+
+const (
+	phaseOpen     phase = iota // all is well
+	phaseDisorder              // duplicate acknowledgements, nothing judged lost
+	phaseCWR                   // the window is being reduced, nothing was lost
+	phaseRecovery              // segments were found lost and are retransmitted
+	phaseLoss                  // the retransmission timer fired
+)
+
+// lossState is what a connection remembers while it recovers.
+type lossState struct {
+	phase   phase
+	point   seqnum.Value // SND.NXT when the phase began: it ends when this is acknowledged
+	dupAcks uint32       // duplicate acknowledgements in a row, without SACK
+	retries int          // retransmission timeouts since anything was acknowledged
+	stalled Time         // since when the oldest segment has been waiting
+
+	prr  prrState
+	rack rackState
+	tail tailLoss
+	undo undoState
+
+	frto  bool // it is not known yet whether the timeout was spurious
+	usage windowUsage
+	round seqnum.Value // the round trip in progress ends when this is acknowledged
+}
+
+func (l *lossState) init(iss seqnum.Value) {
+	*l = lossState{point: iss, round: iss}
+	l.rack.steps = 1
+}
+
+// flight is how many bytes are in the network: sent, and neither acknowledged,
+// SACKed, nor lost.
+func (c *Conn) flight() int64 {
+	b := &c.board
+	n := int64(c.snd.una.Size(c.snd.nxt)) - b.sacked.bytes - b.lostOut.bytes + b.rtxOut.bytes
+	if !c.cfg.sack {
+		// Without SACK each duplicate acknowledgement says that one segment
+		// left the network, but not which.
+		n -= int64(c.loss.dupAcks) * int64(c.segmentSize())
+	}
+	return max(n, 0)
+}
+
+// cwnd is the congestion window in force.
+func (c *Conn) cwnd() int64 {
+	switch c.loss.phase {
+	case phaseCWR, phaseRecovery:
+		return c.loss.prr.window
+	}
+	return c.cc.Window()
+}
+
+// detect looks for losses after an acknowledgement.
+func (c *Conn) detect(now Time, d *delivery) {
+	switch {
+	case c.cfg.sack && c.cfg.rack:
+		if c.detectRACK(now) {
+			c.enterRecovery(now)
+		}
+	case c.cfg.sack:
+		if c.detectSACKCount() {
+			c.enterRecovery(now)
+		}
+	default:
+		c.detectDuplicates(now, d)
+	}
+	if c.loss.phase == phaseOpen && (c.board.sacked.segs > 0 || c.loss.dupAcks > 0) {
+		c.loss.phase = phaseDisorder
+	}
+}
+
+// detectSACKCount judges lost what three later segments have overtaken.
+// https://www.rfc-editor.org/rfc/rfc6675#section-4 (IsLost)
+func (c *Conn) detectSACKCount() (found bool) {
+	b := &c.board
+	if b.sacked.segs < dupThresh {
+		return false
+	}
+	above := int64(0)
+	i := b.find(b.high)
+	for i--; i >= 0 && above < dupThresh; i-- {
+		if b.recs[i].is(recSacked) {
+			above++
+		}
+	}
+	if above < dupThresh || i < 0 {
+		return false
+	}
+	limit := b.recs[i].end()
+	for j := b.find(b.scan); j <= i; j++ {
+		if r := &b.recs[j]; !r.is(recSacked | recLost | recEver) {
+			b.markLost(r)
+			found = true
+		}
+	}
+	if b.scan.LessThan(limit) {
+		b.scan = limit
+	}
+	return found
+}
+
+// detectDuplicates is fast retransmit without SACK.
+// https://www.rfc-editor.org/rfc/rfc6582#section-3.2
+func (c *Conn) detectDuplicates(now Time, d *delivery) {
+	if c.board.empty() {
+		return
+	}
+	head := &c.board.recs[0]
+	switch {
+	case c.loss.phase == phaseRecovery && d.acked > 0 && !head.is(recLost):
+		c.board.markLost(head) // a partial acknowledgement: the next hole
+	case c.loss.phase < phaseRecovery && c.loss.dupAcks >= dupThresh && c.loss.point.LessThanEq(c.snd.una):
+		c.board.markLost(head)
+		c.enterRecovery(now)
+	}
+}
+
+// enterRecovery begins fast recovery, unless a recovery is under way already.
+// https://www.rfc-editor.org/rfc/rfc6675#section-5
+func (c *Conn) enterRecovery(now Time) {
+	if c.loss.phase >= phaseRecovery {
+		return
+	}
+	if c.cfg.sack {
+		c.stats.SACKRecoveries++
+	} else {
+		c.stats.FastRecoveries++
+	}
+	c.reduce(now, phaseRecovery, cc.Loss)
+}
+
+// reduce makes the congestion window smaller and remembers how to undo it.
+func (c *Conn) reduce(now Time, to phase, why cc.Signal) {
+	if c.loss.phase < phaseCWR {
+		c.cc.OnCongestion(cc.Congestion{Now: int64(now), Signal: why, Flight: c.flightBefore(), MSS: c.segmentSize()})
+		c.loss.undo.begin(c, now)
+		c.loss.prr.begin(c.cc.Threshold(), c.flightBefore(), c.flight())
+	}
+	c.loss.phase = to
+	c.loss.point = c.snd.nxt
+	c.timers.stop(timerTailLoss)
+}
+
+// countRetransmit counts a segment sent again, by what made it necessary.
+func (c *Conn) countRetransmit() {
+	c.stats.Retransmits++
+	switch c.loss.phase {
+	case phaseRecovery:
+		c.stats.FastRetransmits++
+	case phaseLoss:
+		c.stats.SlowStartRetransmit++
+	}
+}
+
+// flightBefore is RFC 5681's FlightSize: all that is outstanding.
+func (c *Conn) flightBefore() int64 { return int64(c.snd.una.Size(c.snd.nxt)) }
+
+// leave ends a phase once everything sent before it began is acknowledged.
+func (c *Conn) leave() {
+	l := &c.loss
+	if l.phase == phaseOpen || l.phase == phaseDisorder {
+		if c.board.sacked.segs == 0 && l.dupAcks == 0 {
+			l.phase = phaseOpen
+		}
+		return
+	}
+	if c.snd.una.LessThan(l.point) {
+		return
+	}
+	if l.phase >= phaseRecovery {
+		l.rack.settle()
+	}
+	l.phase, l.frto, l.dupAcks = phaseOpen, false, 0
+	l.undo.end()
+	if c.board.lostOut.segs > 0 {
+		c.board.unmarkAll()
+	}
+}
+
+// windowUsage tells whether the congestion window was what held the sender
+// back. One that was not may not grow: nothing was learnt about the path.
+// https://www.rfc-editor.org/rfc/rfc7661#section-4 (and Linux tcp_cwnd_validate)
+type windowUsage struct {
+	limited bool
+	most    int64        // the largest flight of the present round
+	until   seqnum.Value // which ends when this is acknowledged
+}
+
+// note records that flight bytes are out, and whether more would be if the
+// congestion window allowed it.
+func (u *windowUsage) note(una, nxt seqnum.Value, flight int64, limited bool) {
+	if u.until.LessThanEq(una) || limited || !u.limited && flight > u.most {
+		u.limited, u.most, u.until = limited, flight, nxt
+	}
+}
+
+// mayGrow reports whether the window was used well enough to grow.
+func (u *windowUsage) mayGrow(window, threshold int64) bool {
+	return u.limited || window < threshold && window < 2*u.most
+}

@@ -1,0 +1,45 @@
+package conn
+
+import (
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+)
+
+// corkTime is how long a corked segment waits at most (Linux's TCP_CORK).
+const corkTime = 200 * time.Millisecond
+
+// maySendSmall decides whether a segment of n bytes, less than a full one, may
+// go now. unsent is all there is to send.
+func (c *Conn) maySendSmall(n, unsent seqnum.Size) bool {
+	if n < unsent {
+		// The peer's window is what makes it small: sender's silly window
+		// syndrome avoidance.
+		// https://www.rfc-editor.org/rfc/rfc9293#section-3.8.6.2.1
+		return n > 0 && (n >= c.snd.maxWnd/2 || c.user.force)
+	}
+	if c.finPending() {
+		return n < c.usableWindow() || n > 0 && !c.holdSmall()
+	}
+	return n > 0 && !c.holdSmall()
+}
+
+// holdSmall is Nagle's algorithm as Minshall refined it: at most one small
+// segment is unacknowledged at any time.
+// https://www.rfc-editor.org/rfc/rfc9293#section-3.7.4 , and Linux tcp_nagle_test
+func (c *Conn) holdSmall() bool {
+	if c.user.opts.Cork || c.user.more {
+		return !c.user.uncork
+	}
+	if c.user.opts.NoDelay {
+		return false
+	}
+	return c.snd.una.LessThan(c.snd.small) && c.snd.small.LessThanEq(c.snd.nxt)
+}
+
+// armCork bounds how long data waits in a corked connection.
+func (c *Conn) armCork(now Time) {
+	if (c.user.opts.Cork || c.user.more) && c.unsent() > 0 && !c.timers.running(timerCork) {
+		c.timers.set(timerCork, now.Add(corkTime))
+	}
+}

@@ -1,0 +1,337 @@
+package conn
+
+import (
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+)
+
+// Output fills out with the next segment to send, up to Config.GSOMax bytes of
+// payload, and reports whether there is one. The payload belongs to the
+// caller. Call it until it reports false, or until the link has no more room.
+//
+// A retransmission goes before new data, data before an empty probe, and an
+// acknowledgement goes alone only if nothing else carries it.
+func (c *Conn) Output(now Time, out *Segment) bool {
+	if c.frozen || c.state == 0 {
+		return false
+	}
+	*out = Segment{}
+	if !c.output(now, out) {
+		return false
+	}
+	c.stats.SegsOut++
+	return true
+}
+
+func (c *Conn) output(now Time, out *Segment) bool {
+	if c.owed.reset {
+		c.owed.reset = false
+		*out = c.owed.rst
+		return true
+	}
+	if c.owed.syn && !c.state.Synchronized() {
+		return c.outputSYN(now, out)
+	}
+	if !c.state.Synchronized() {
+		return false
+	}
+	if c.owed.acks > 1 {
+		left := c.owed.acks - 1
+		c.outputEmpty(now, out, c.snd.nxt)
+		c.owed.acks = left
+		return true
+	}
+	if !c.prefersNew() && c.outputLost(now, out) {
+		return true
+	}
+	if c.outputNew(now, out) || c.outputProbe(now, out) {
+		return true
+	}
+	if c.owed.acks > 0 {
+		c.outputEmpty(now, out, c.snd.nxt)
+		return true
+	}
+	return false
+}
+
+// outputSYN sends our SYN, or SYN-ACK once the peer's SYN is known.
+func (c *Conn) outputSYN(now Time, out *Segment) bool {
+	c.owed.syn = false
+	out.Seq = c.snd.iss
+	out.Flags = header.TCPFlagSyn
+	if c.state == StateSynReceived {
+		out.Flags |= header.TCPFlagAck
+		out.Ack = c.rcv.nxt
+		c.delack.acked = c.rcv.nxt
+		if c.cfg.ecn {
+			out.Flags |= header.TCPFlagEce
+		}
+	} else if c.cfg.ecn {
+		// https://www.rfc-editor.org/rfc/rfc3168#section-6.1.1
+		out.Flags |= header.TCPFlagEce | header.TCPFlagCwr
+	}
+	// https://www.rfc-editor.org/rfc/rfc7323#section-2.2 : the window of a SYN
+	// is not scaled.
+	out.Window = uint16(min(c.recvq.limit(), c.clamp(), maxUnscaledWindow))
+	out.Options = Options{
+		MSS:           c.cfg.advMSS,
+		HasWScale:     c.cfg.scaling,
+		WScale:        c.rcv.wscale,
+		SACKPermitted: c.cfg.sack,
+		HasTS:         c.tstamp.on,
+	}
+	if m := c.user.opts.MaxSegment; m != 0 {
+		out.Options.MSS = min(out.Options.MSS, m)
+	}
+	if c.tstamp.on {
+		out.Options.TSVal = c.tstamp.value(now)
+		out.Options.TSEcr = c.tstamp.recent
+	}
+	if c.snd.nxt == c.snd.iss {
+		c.snd.nxt = c.snd.iss.Add(1)
+		c.loss.stalled = now
+	}
+	c.owed.synSends++
+	c.owed.synSent = now
+	c.timers.set(timerRTO, now.Add(c.rtt.timeout(&c.cfg)))
+	return true
+}
+
+// head fills in what every segment of a synchronized connection carries.
+func (c *Conn) head(now Time, out *Segment, seq seqnum.Value) {
+	out.Seq = seq
+	out.Ack = c.rcv.nxt
+	out.Flags |= header.TCPFlagAck
+	out.Window = c.advertise()
+	if out.Window == 0 {
+		c.stats.ZeroWindows++
+	}
+	c.options(now, &out.Options)
+	if c.ecn.echo {
+		out.Flags |= header.TCPFlagEce
+	}
+}
+
+// options fills in the options of a segment that is not a SYN.
+func (c *Conn) options(now Time, o *Options) {
+	if c.tstamp.on {
+		o.HasTS = true
+		o.TSVal = c.tstamp.value(now)
+		o.TSEcr = c.tstamp.recent
+	}
+	if c.cfg.sack && c.sacks.any() {
+		c.sacks.fill(o)
+	}
+}
+
+// outputEmpty sends a segment without data.
+func (c *Conn) outputEmpty(now Time, out *Segment, seq seqnum.Value) {
+	c.head(now, out, seq)
+	c.acknowledged(now, false)
+}
+
+// segmentSize is the payload of a full segment with the options that every
+// segment carries. https://www.rfc-editor.org/rfc/rfc6691#section-2
+func (c *Conn) segmentSize() int {
+	n := int(c.snd.mss)
+	if c.tstamp.on {
+		n -= 12
+	}
+	return n
+}
+
+// hasUnsent reports whether there are data or a FIN that were never sent.
+func (c *Conn) hasUnsent() bool {
+	return c.snd.nxt.LessThan(c.sendq.end) || c.finPending()
+}
+
+// finPending reports whether a FIN waits to be sent for the first time.
+func (c *Conn) finPending() bool {
+	return finQueued.has(c.state) && c.snd.nxt.LessThanEq(c.finSeq())
+}
+
+// usableWindow is how much the peer's window lets us send now.
+func (c *Conn) usableWindow() seqnum.Size {
+	edge := c.snd.una.Add(c.snd.wnd)
+	if edge.LessThanEq(c.snd.nxt) {
+		return 0
+	}
+	return c.snd.nxt.Size(edge)
+}
+
+// outputNew sends data for the first time, and the FIN behind it.
+func (c *Conn) outputNew(now Time, out *Segment) bool {
+	if !c.hasUnsent() {
+		return false
+	}
+	c.restartIdle(now)
+	probe := c.loss.tail.due
+	n, fin := c.mayCarry(now, probe)
+	if n == 0 && !fin {
+		c.armCork(now)
+		c.armPersist(now)
+		return false
+	}
+	c.head(now, out, c.snd.nxt)
+	c.fillData(out, c.snd.nxt, n, fin)
+	if c.snd.nxt.Add(n) == c.sendq.end && n > 0 {
+		out.Flags |= header.TCPFlagPsh
+	}
+	c.markECN(out, true)
+	c.sentNew(now, n, fin)
+	if probe {
+		c.probed(false)
+	}
+	return true
+}
+
+// mayCarry decides how much new data may go into a segment now, and whether
+// the FIN goes with it. probe is a tail loss probe, which the congestion
+// window does not hold back.
+func (c *Conn) mayCarry(now Time, probe bool) (n seqnum.Size, fin bool) {
+	var (
+		size   = seqnum.Size(c.segmentSize()) - c.sackRoom()
+		unsent = c.unsent()
+		usable = c.usableWindow()
+		room   = c.cwnd() - c.flight()
+	)
+	if probe {
+		room = max(room, int64(size))
+	}
+	if room < int64(min(size, max(unsent, 1))) && (c.flight() > 0 || room <= 0) {
+		c.loss.usage.note(c.snd.una, c.snd.nxt, c.flight(), true)
+		return 0, false
+	}
+	most := size
+	if c.cfg.gsoMax >= 2*int(size) && c.sackRoom() == 0 {
+		most = seqnum.Size(c.cfg.gsoMax) / size * size
+	}
+	n = min(unsent, usable, most, seqnum.Size(max(room, int64(size))))
+	if n < unsent && n > size {
+		n = n / size * size
+	}
+	if n < size && !c.maySendSmall(n, unsent) {
+		return 0, false
+	}
+	fin = n == unsent && c.finPending() && n < usable
+	return n, fin
+}
+
+// unsent is how many bytes were written and never sent.
+func (c *Conn) unsent() seqnum.Size {
+	if c.sendq.end.LessThan(c.snd.nxt) {
+		return 0 // our FIN is out
+	}
+	return c.snd.nxt.Size(c.sendq.end)
+}
+
+// sackRoom is what SACK blocks will take from a segment's payload.
+func (c *Conn) sackRoom() seqnum.Size {
+	if !c.cfg.sack || !c.sacks.any() {
+		return 0
+	}
+	var o Options
+	o.HasTS = c.tstamp.on
+	g := c.sacks
+	g.fill(&o)
+	return seqnum.Size(4 + 8*int(o.NumSACK))
+}
+
+// fillData puts n bytes from seq on into out, and the FIN.
+func (c *Conn) fillData(out *Segment, seq seqnum.Value, n seqnum.Size, fin bool) {
+	if n > 0 {
+		c.sendq.slice(seq, n, &out.Payload)
+		if size := c.segmentSize(); int(n) > size {
+			out.GSOSize = uint16(size)
+		}
+	}
+	if fin {
+		out.Flags |= header.TCPFlagFin
+	}
+}
+
+// sentNew moves SND.NXT over what was just sent.
+func (c *Conn) sentNew(now Time, n seqnum.Size, fin bool) {
+	size := uint32(c.segmentSize())
+	if c.board.empty() {
+		c.loss.stalled = now
+	}
+	c.board.sent(now, c.snd.nxt, uint32(n), size)
+	c.snd.nxt = c.snd.nxt.Add(n)
+	if n > 0 && uint32(n)%size != 0 {
+		c.snd.small = c.snd.nxt
+	}
+	if fin {
+		c.board.sent(now, c.snd.nxt, 1, 1)
+		c.snd.nxt++
+	}
+	c.snd.last = now
+	c.user.uncork, c.user.force = false, false
+	c.acknowledged(now, n > 0)
+	c.loss.prr.out += int64(n)
+	c.loss.usage.note(c.snd.una, c.snd.nxt, c.flight(), false)
+	if !c.timers.running(timerRTO) {
+		c.armRetransmit(now)
+	} else {
+		c.armTailLoss(now)
+	}
+	c.timers.stop(timerPersist)
+}
+
+// restartIdle lets the congestion window decay if nothing was sent for longer
+// than the retransmission timeout.
+// https://www.rfc-editor.org/rfc/rfc5681#section-4.1
+func (c *Conn) restartIdle(now Time) {
+	if !c.board.empty() || c.snd.last == 0 {
+		return
+	}
+	rto := c.rtt.timeout(&c.cfg)
+	if idle := now.Sub(c.snd.last); idle > rto {
+		c.cc.OnIdle(int64(now), idle, rto, c.segmentSize())
+		c.snd.last = now
+	}
+}
+
+// outputLost retransmits what was found lost, as the congestion window allows,
+// or the last segment as a tail loss probe.
+func (c *Conn) outputLost(now Time, out *Segment) bool {
+	if c.board.lostOut.segs > 0 {
+		if r := c.board.nextLost(); r != nil && (c.flight()+int64(r.size) <= c.cwnd() || c.flight() == 0) {
+			c.retransmit(now, out, r)
+			return true
+		}
+	}
+	if c.loss.tail.due && !(c.hasUnsent() && c.usableWindow() > 0) && !c.board.empty() {
+		c.retransmit(now, out, &c.board.recs[len(c.board.recs)-1])
+		c.probed(true)
+		return true
+	}
+	return false
+}
+
+// retransmit sends a record again.
+func (c *Conn) retransmit(now Time, out *Segment, r *record) {
+	seq, size := r.seq, r.size
+	fin := c.finSent() && r.end() == c.finSeq().Add(1)
+	c.head(now, out, seq)
+	n := seqnum.Size(size)
+	if fin {
+		n--
+	}
+	c.fillData(out, seq, n, fin)
+	if n > 0 && seq.Add(n) == c.sendq.end {
+		out.Flags |= header.TCPFlagPsh
+	}
+	for out.Options.NumSACK > 0 && int(n)+out.Options.Len() > int(c.snd.mss) {
+		out.Options.NumSACK-- // the data fills the packet
+	}
+	c.markECN(out, false)
+	c.board.resent(now, r)
+	c.loss.undo.sent(c.tstamp.value(now))
+	c.loss.prr.out += int64(size)
+	c.countRetransmit()
+	c.acknowledged(now, n > 0)
+	if !c.timers.running(timerRTO) {
+		c.timers.set(timerRTO, now.Add(c.rtt.timeout(&c.cfg)))
+	}
+}

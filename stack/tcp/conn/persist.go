@@ -1,0 +1,91 @@
+package conn
+
+import (
+	"time"
+)
+
+// armPersist sets the timer that probes a window too small to send into, when
+// nothing is outstanding that would be retransmitted instead.
+// https://www.rfc-editor.org/rfc/rfc9293#section-3.8.6.1
+func (c *Conn) armPersist(now Time) {
+	if !c.board.empty() || c.timers.running(timerPersist) || c.holdSmall() && c.usableWindow() > c.unsent() {
+		return
+	}
+	c.timers.set(timerPersist, now.Add(c.rtt.timeout(&c.cfg)))
+}
+
+// onPersist owes a probe. The interval doubles; a peer that answers is probed
+// for ever, one that does not is given up like one that acknowledges nothing.
+func (c *Conn) onPersist(now Time) {
+	if !c.hasUnsent() || !c.board.empty() {
+		return
+	}
+	if c.givenUp(now) {
+		c.fail(ErrTimeout)
+		return
+	}
+	c.loss.retries++
+	if c.rtt.timeout(&c.cfg) < c.cfg.maxRTO {
+		c.rtt.backoff++
+	}
+	if c.usableWindow() > 0 {
+		c.user.force = true // a silly window is better than none
+		return
+	}
+	c.owed.probe = windowProbe
+	c.timers.set(timerPersist, now.Add(c.rtt.timeout(&c.cfg)))
+}
+
+// outputProbe sends an empty segment below SND.UNA, which the peer must
+// answer (Linux tcp_xmit_probe_skb).
+func (c *Conn) outputProbe(now Time, out *Segment) bool {
+	if c.owed.probe == noProbe {
+		return false
+	}
+	c.owed.probe = noProbe
+	c.outputEmpty(now, out, c.probeSeq())
+	return true
+}
+
+// startKeepalive sets the keepalive timer if it is on.
+// https://www.rfc-editor.org/rfc/rfc9293#section-3.8.4
+func (c *Conn) startKeepalive(now Time) {
+	c.timers.stop(timerKeepalive)
+	if k := &c.user.opts.Keepalive; k.On && c.state.Synchronized() && c.state != StateTimeWait {
+		c.timers.set(timerKeepalive, now.Add(k.Idle))
+	}
+}
+
+// onKeepalive asks a silent peer whether it is there.
+func (c *Conn) onKeepalive(now Time) {
+	k := &c.user.opts.Keepalive
+	if !k.On {
+		return
+	}
+	silent := now.Sub(c.rcv.last)
+	switch {
+	case !c.board.empty() || c.hasUnsent():
+		// Retransmissions and window probes ask already.
+		c.timers.set(timerKeepalive, now.Add(k.Idle))
+	case silent < k.Idle:
+		c.user.keepalives = 0
+		c.timers.set(timerKeepalive, c.rcv.last.Add(k.Idle))
+	case c.user.keepalives > 0 && c.keptTooLong(silent, k):
+		c.fail(ErrTimeout)
+		c.oweAbort()
+	default:
+		c.user.keepalives++
+		c.owed.probe = keepaliveProbe
+		c.stats.KeepaliveProbes++
+		c.timers.set(timerKeepalive, now.Add(k.Interval))
+	}
+}
+
+// keptTooLong reports whether the peer has left enough probes unanswered. A
+// user timeout overrides the count, as on Linux.
+func (c *Conn) keptTooLong(silent time.Duration, k *Keepalive) bool {
+	if t := c.user.opts.UserTimeout; t > 0 {
+		return silent >= t
+	}
+	return int(c.user.keepalives) >= k.Count
+}

@@ -1,0 +1,71 @@
+package conn
+
+import (
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+)
+
+// PathError tells of an ICMP error about a segment of ours that began at seq.
+// err is ErrHostUnreachable, ErrNetUnreachable or ErrRefused. While the
+// connection is being opened it ends the attempt; later it is only noted,
+// because anyone could have forged it.
+// https://www.rfc-editor.org/rfc/rfc5927#section-4.1 , rfc9293#section-3.9.2.2
+func (c *Conn) PathError(now Time, seq seqnum.Value, err error) DropReason {
+	if verdict := c.ours(seq); verdict != NotDropped {
+		return verdict
+	}
+	if c.state == StateSynSent {
+		c.fail(err)
+	}
+	return NotDropped
+}
+
+// PathMTU tells that a segment of ours that began at seq was too big; mss is
+// what a packet of the path's MTU can carry, without options. What is in
+// flight is cut anew and sent again.
+// https://www.rfc-editor.org/rfc/rfc1191#section-6.4 , rfc8201#section-5.4
+func (c *Conn) PathMTU(now Time, seq seqnum.Value, mss uint16) DropReason {
+	if verdict := c.ours(seq); verdict != NotDropped {
+		return verdict
+	}
+	mss = max(mss, minMSS)
+	if mss >= c.snd.mss {
+		return NotDropped
+	}
+	c.cfg.pathMSS = mss
+	c.snd.mss = mss
+	if c.board.recut(uint32(c.segmentSize())) {
+		// Not congestion: the window stays, and only its segments are lost.
+		c.timers.set(timerRTO, now.Add(c.rtt.timeout(&c.cfg)))
+	}
+	return NotDropped
+}
+
+// ours reports whether seq could have been in flight; an error about anything
+// else is forged or stale. https://www.rfc-editor.org/rfc/rfc5927#section-4.1
+func (c *Conn) ours(seq seqnum.Value) DropReason {
+	switch {
+	case c.frozen:
+		return DropSocketRepair
+	case c.State() == StateClosed:
+		return DropClosed
+	case seq.LessThan(c.snd.una) || c.snd.nxt.LessThanEq(seq):
+		return DropInvalidSequence
+	}
+	return NotDropped
+}
+
+// recut cuts records to size and judges those lost that were larger. It
+// reports whether there were any.
+func (b *scoreboard) recut(size uint32) (found bool) {
+	for i := 0; i < len(b.recs); i++ {
+		if b.recs[i].size <= size || b.recs[i].is(recSacked) {
+			continue
+		}
+		found = true
+		b.cut(b.recs[i].seq.Add(seqnum.Size(size)))
+		if r := &b.recs[i]; !r.is(recLost) || r.is(recRtx) {
+			b.markLost(r)
+		}
+	}
+	return found
+}

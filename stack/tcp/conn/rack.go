@@ -1,0 +1,133 @@
+package conn
+
+import (
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+)
+
+// rackState is RFC 8985's view: the last sent of all segments that were
+// delivered, and how much reordering to expect.
+type rackState struct {
+	last      moment
+	rtt       time.Duration
+	reordered bool  // the path has been seen to reorder
+	steps     uint8 // reordering window in quarters of the least round trip, 1..
+	persist   uint8 // recoveries for which steps is kept
+	dsackAt   seqnum.Value
+	dsackSeen bool // a DSACK in this round trip widened the window already
+}
+
+const (
+	rackMaxSteps = 255
+	rackPersist  = 16 // RFC 8985 section 6.2 step 4
+	dupThresh    = 3  // RFC 5681
+	// clockGranularity is added to a reordering window, lest on a path shorter
+	// than the clock's tick everything sent in one tick be judged by it.
+	clockGranularity = time.Microsecond
+)
+
+// update takes what an acknowledgement delivered.
+// https://www.rfc-editor.org/rfc/rfc8985#section-6.2 (steps 1 to 3)
+func (k *rackState) update(now Time, d *delivery, least time.Duration) {
+	if d.reordered {
+		k.reordered = true
+	}
+	if !d.last.valid {
+		return
+	}
+	rtt := max(now.Sub(d.last.at), minRTT)
+	if d.lastEver && rtt < least {
+		return // the original's acknowledgement, not the retransmission's
+	}
+	k.rtt = rtt
+	if !k.last.valid || d.last.after(k.last.at, k.last.end) {
+		k.last = d.last
+	}
+}
+
+// widen reacts to a DSACK: a segment was called lost too early.
+// https://www.rfc-editor.org/rfc/rfc8985#section-6.2 (step 4)
+func (k *rackState) widen(una, nxt seqnum.Value) {
+	if k.dsackSeen && una.LessThan(k.dsackAt) {
+		return
+	}
+	k.dsackSeen, k.dsackAt = true, nxt
+	if k.steps < rackMaxSteps {
+		k.steps++
+	}
+	k.persist = rackPersist
+}
+
+// settle is called when a recovery ends.
+func (k *rackState) settle() {
+	if k.persist > 0 {
+		k.persist--
+	}
+	if k.persist == 0 {
+		k.steps = 1
+	}
+}
+
+// window is the reordering window.
+func (c *Conn) reorderWindow() time.Duration {
+	k := &c.loss.rack
+	if !k.reordered && (c.loss.phase >= phaseRecovery || c.board.sacked.segs >= dupThresh) {
+		return clockGranularity
+	}
+	return min(time.Duration(max(k.steps, 1))*c.rtt.min/4, c.rtt.smoothed) + clockGranularity
+}
+
+// detectRACK marks as lost what was sent long enough before the last delivered
+// segment, and sets the timer for what was not quite. It reports whether it
+// marked any.
+// https://www.rfc-editor.org/rfc/rfc8985#section-6.2 (step 5)
+func (c *Conn) detectRACK(now Time) bool {
+	k, b := &c.loss.rack, &c.board
+	c.timers.stop(timerReorder)
+	if !k.last.valid {
+		return false
+	}
+	limit := k.rtt + c.reorderWindow()
+	found := false
+	judge := func(r *record) (done bool) {
+		if !k.last.after(r.sent, r.end()) {
+			return false
+		}
+		if wait := r.sent.Add(limit).Sub(now); wait > 0 {
+			if at := now.Add(wait); at < c.timers.at[timerReorder] {
+				c.timers.set(timerReorder, at)
+			}
+			return false
+		}
+		b.markLost(r)
+		found = true
+		return true
+	}
+	for i := b.find(b.scan); i < len(b.recs); i++ {
+		r := &b.recs[i]
+		if !r.is(recSacked|recLost|recEver) && !judge(r) {
+			break
+		}
+		b.scan = r.end()
+	}
+	for len(b.rtxq) > 0 {
+		x := b.rtxq[0]
+		if i := b.find(x.seq); i < len(b.recs) {
+			r := &b.recs[i]
+			if r.seq == x.seq && r.sent == x.sent && !r.is(recSacked) && (r.is(recRtx) || !r.is(recLost)) && !judge(r) {
+				break
+			}
+		}
+		b.rtxq = b.rtxq[1:]
+	}
+	return found
+}
+
+// onReorder runs when the reordering window of some segment has closed.
+func (c *Conn) onReorder(now Time) {
+	if c.detectRACK(now) {
+		c.enterRecovery(now)
+		c.armRetransmit(now)
+	}
+}

@@ -1,0 +1,57 @@
+package conn
+
+import (
+	"io"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+)
+
+// recvQueue holds what arrived in order and the user has not read. Payloads
+// are kept by reference; the user's Read is their only copy.
+type recvQueue struct {
+	data buffer.Buffer
+	max  int // the receive buffer's size, bytes
+	cap  int // how far auto-tuning may raise max; 0: it may not
+}
+
+func (q *recvQueue) init(size, most int) {
+	q.max = size
+	if most > size {
+		q.cap = most
+	}
+}
+
+func (q *recvQueue) size() int64 { return q.data.Size() }
+
+// limit is the buffer's size as a count of sequence numbers.
+func (q *recvQueue) limit() seqnum.Size { return seqnum.Size(q.max) }
+
+// space is how much more the buffer can take.
+func (q *recvQueue) space() seqnum.Size {
+	if free := int64(q.max) - q.data.Size(); free > 0 {
+		return seqnum.Size(free)
+	}
+	return 0
+}
+
+func (q *recvQueue) full() bool { return q.data.Size() >= int64(q.max) }
+
+// append takes over the payload.
+func (q *recvQueue) append(p *buffer.Buffer) { q.data.Merge(p) }
+
+// read copies up to n bytes to w, and drops them unless peek.
+func (q *recvQueue) read(w io.Writer, n int64, peek bool) (int64, error) {
+	done, err := q.data.ReadToWriter(w, n)
+	if !peek {
+		q.data.TrimFront(done)
+	}
+	return done, err
+}
+
+func (q *recvQueue) release() {
+	if q.data.Size() > 0 {
+		q.data.Release()
+	}
+	q.data = buffer.Buffer{}
+}

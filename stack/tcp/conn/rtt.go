@@ -1,0 +1,62 @@
+package conn
+
+import "time"
+
+// rttState is the round-trip time and the retransmission timeout made of it.
+// https://www.rfc-editor.org/rfc/rfc6298
+type rttState struct {
+	smoothed time.Duration // SRTT; 0: no sample yet
+	variance time.Duration // RTTVAR
+	latest   time.Duration
+	min      time.Duration // the least seen; 0: none
+	backoff  uint8         // doublings of the timeout in force
+}
+
+// minRTT floors a sample: in virtual time, and on a coarse clock, an answer
+// can come at the very moment of the question.
+const minRTT = time.Microsecond
+
+func (r *rttState) init() { *r = rttState{} }
+
+// sample takes a round trip that is not ambiguous (Karn's algorithm is the
+// caller's). https://www.rfc-editor.org/rfc/rfc6298#section-2
+func (r *rttState) sample(d time.Duration) {
+	d = max(d, minRTT)
+	r.latest = d
+	if r.min == 0 || d < r.min {
+		r.min = d
+	}
+	if r.smoothed == 0 {
+		r.smoothed, r.variance = d, d/2
+		return
+	}
+	diff := r.smoothed - d
+	if diff < 0 {
+		diff = -diff
+	}
+	r.variance += (diff - r.variance) / 4
+	r.smoothed += (d - r.smoothed) / 8
+}
+
+// base is the timeout without backoff. The minimum bounds the variance term
+// rather than the sum, as Linux does: on a path whose round trip is steady the
+// timeout must still leave room for a delayed acknowledgement.
+func (r *rttState) base(p *params) time.Duration {
+	if r.smoothed == 0 {
+		return min(max(InitialRTO, p.minRTO), p.maxRTO)
+	}
+	return min(r.smoothed+max(4*r.variance, p.minRTO), p.maxRTO)
+}
+
+// timeout is the retransmission timeout in force.
+// https://www.rfc-editor.org/rfc/rfc6298#section-5 (5.5)
+func (r *rttState) timeout(p *params) time.Duration {
+	rto := r.base(p)
+	for range r.backoff {
+		if rto >= p.maxRTO {
+			return p.maxRTO
+		}
+		rto *= 2
+	}
+	return min(rto, p.maxRTO)
+}

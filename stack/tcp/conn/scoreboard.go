@@ -1,0 +1,303 @@
+package conn
+
+import (
+	"slices"
+	"sort"
+
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+)
+
+// scoreboard is what we know of every segment that was sent and not yet
+// acknowledged: when it last left, and whether the peer has it, or it is lost.
+//
+// Records stand in sequence order, and that is also the order of their first
+// transmission. So what RFC 8985 wants done in order of time needs no second
+// index: first transmissions are judged by a cursor that only moves forward,
+// retransmissions by a queue of their own. Every step costs what it newly
+// learns, however many holes there are.
+type scoreboard struct {
+	recs []record
+	scan seqnum.Value // first transmissions before it have been judged
+
+	rtxq []rtx          // retransmissions under way, oldest first
+	lost []seqnum.Value // records to retransmit, in the order they were found lost
+
+	sacked, lostOut, rtxOut tally
+	high                    seqnum.Value            // the end of the highest record SACKed
+	reported                [maxSACKBlocks]seqRange // the blocks of the last acknowledgement
+	numReported             int
+}
+
+// record is one segment's worth of what was sent; a FIN is a record of one.
+type record struct {
+	seq   seqnum.Value
+	size  uint32
+	flags recordFlags
+	sent  Time // last transmission
+}
+
+func (r *record) end() seqnum.Value         { return r.seq.Add(seqnum.Size(r.size)) }
+func (r *record) is(flags recordFlags) bool { return r.flags&flags != 0 }
+
+type recordFlags uint8
+
+const (
+	recSacked recordFlags = 1 << iota // the peer has it
+	recLost                           // judged lost
+	recRtx                            // judged lost, and a retransmission is under way
+	recEver                           // was ever retransmitted: no round-trip sample (Karn)
+)
+
+type rtx struct {
+	seq  seqnum.Value
+	sent Time
+}
+
+type seqRange struct{ start, end seqnum.Value }
+
+// tally counts records and their bytes.
+type tally struct{ bytes, segs int64 }
+
+func (t *tally) add(r *record) { t.bytes += int64(r.size); t.segs++ }
+func (t *tally) sub(r *record) { t.bytes -= int64(r.size); t.segs-- }
+
+// moment is when a segment was sent. Segments sent at the same time are told
+// apart by sequence.
+// https://www.rfc-editor.org/rfc/rfc8985#section-6.2 (RACK_sent_after)
+type moment struct {
+	at    Time
+	end   seqnum.Value
+	valid bool
+}
+
+// after reports whether m came after the sending, at at, of a segment that
+// ends at end.
+func (m moment) after(at Time, end seqnum.Value) bool {
+	return m.valid && (m.at > at || m.at == at && end.LessThan(m.end))
+}
+
+// delivery is what one acknowledgement newly told.
+type delivery struct {
+	bytes     int64 // delivered: acknowledged or SACKed for the first time
+	acked     int64 // cumulatively acknowledged, SACKed before or not
+	sample    Time  // the latest transmission that may be timed, by Karn's algorithm
+	sampled   bool
+	original  bool   // a segment that was never retransmitted was delivered
+	repeated  bool   // a segment that was retransmitted was acknowledged
+	reordered bool   // an original lay below the highest delivered before it
+	last      moment // the last sent of all that was delivered
+	lastEver  bool   // that one had been retransmitted
+}
+
+// keptRecords is how much room an empty scoreboard keeps, so that a
+// conversation of single segments does not allocate.
+const keptRecords = 16
+
+func (b *scoreboard) reset() {
+	*b = scoreboard{recs: b.recs[:0], rtxq: b.rtxq[:0], lost: b.lost[:0]}
+	if cap(b.recs) > keptRecords {
+		*b = scoreboard{}
+	}
+}
+
+func (b *scoreboard) empty() bool { return len(b.recs) == 0 }
+
+// sent appends the record of a first transmission, cut into segments of mss.
+func (b *scoreboard) sent(now Time, seq seqnum.Value, n, mss uint32) {
+	for n > 0 {
+		size := min(n, mss)
+		b.recs = append(b.recs, record{seq: seq, size: size, sent: now})
+		seq = seq.Add(seqnum.Size(size))
+		n -= size
+	}
+}
+
+// find returns the index of the record that holds seq, or of the first after it.
+func (b *scoreboard) find(seq seqnum.Value) int {
+	return sort.Search(len(b.recs), func(i int) bool { return seq.LessThan(b.recs[i].end()) })
+}
+
+// cut makes seq a boundary between records.
+func (b *scoreboard) cut(seq seqnum.Value) {
+	i := b.find(seq)
+	if i == len(b.recs) || seq.LessThanEq(b.recs[i].seq) {
+		return
+	}
+	tail := b.recs[i]
+	head := uint32(tail.seq.Size(seq))
+	b.recs[i].size = head
+	tail.seq, tail.size = seq, tail.size-head
+	b.recs = slices.Insert(b.recs, i+1, tail)
+	switch {
+	case tail.is(recSacked):
+		b.sacked.segs++
+	case tail.is(recLost):
+		b.lostOut.segs++
+		if tail.is(recRtx) {
+			b.rtxOut.segs++
+			b.rtxq = append(b.rtxq, rtx{seq, tail.sent})
+		} else {
+			b.lost = append(b.lost, seq)
+		}
+	}
+}
+
+// ack drops what una covers and tells what of it is news.
+func (b *scoreboard) ack(una seqnum.Value, d *delivery) {
+	b.cut(una)
+	n := 0
+	for n < len(b.recs) && b.recs[n].seq.LessThan(una) {
+		r := &b.recs[n]
+		n++
+		d.acked += int64(r.size)
+		if r.is(recSacked) {
+			b.sacked.sub(r)
+			continue
+		}
+		b.note(r, d)
+		b.deliver(r, d)
+	}
+	b.drop(n)
+}
+
+// drop removes the first n records.
+func (b *scoreboard) drop(n int) {
+	b.recs = b.recs[n:]
+	if len(b.recs) == 0 {
+		b.reset()
+	}
+}
+
+// note tells whether a record about to be delivered is one that was sent once,
+// and whether a later one was delivered before it.
+func (b *scoreboard) note(r *record, d *delivery) {
+	if r.is(recEver) {
+		d.repeated = true
+		return
+	}
+	d.original = true
+	if b.sacked.segs > 0 && r.end().LessThan(b.high) {
+		d.reordered = true
+	}
+}
+
+// deliver counts a record as having reached the peer.
+func (b *scoreboard) deliver(r *record, d *delivery) {
+	d.bytes += int64(r.size)
+	b.unlose(r)
+	if !r.is(recEver) && (!d.sampled || d.sample < r.sent) {
+		d.sample, d.sampled = r.sent, true
+	}
+	if end := r.end(); !d.last.after(r.sent, end) {
+		d.last, d.lastEver = moment{r.sent, end, true}, r.is(recEver)
+	}
+}
+
+// unlose takes a record out of the lost.
+func (b *scoreboard) unlose(r *record) {
+	if r.is(recLost) {
+		b.lostOut.sub(r)
+	}
+	if r.is(recRtx) {
+		b.rtxOut.sub(r)
+	}
+	r.flags &^= recLost | recRtx
+}
+
+// sack marks what lies in the block, which the caller has found to be within
+// what is outstanding.
+func (b *scoreboard) sack(blk seqRange, d *delivery) {
+	b.cut(blk.start)
+	b.cut(blk.end)
+	for i := b.find(blk.start); i < len(b.recs) && b.recs[i].seq.LessThan(blk.end); i++ {
+		r := &b.recs[i]
+		if r.is(recSacked) {
+			continue
+		}
+		b.note(r, d)
+		b.deliver(r, d)
+		r.flags |= recSacked
+		b.sacked.add(r)
+		if b.sacked.segs == 1 || b.high.LessThan(r.end()) {
+			b.high = r.end()
+		}
+	}
+}
+
+// markLost judges a record lost. If a retransmission of it was under way, that
+// is lost as well.
+func (b *scoreboard) markLost(r *record) {
+	if r.is(recRtx) {
+		b.rtxOut.sub(r)
+		r.flags &^= recRtx
+	}
+	if !r.is(recLost) {
+		b.lostOut.add(r)
+		r.flags |= recLost
+	}
+	b.lost = append(b.lost, r.seq)
+}
+
+// markAll judges everything lost that the peer is not known to have; with
+// renege also what it once said it had.
+// https://www.rfc-editor.org/rfc/rfc2018#section-8
+func (b *scoreboard) markAll(renege bool) {
+	b.lost, b.rtxq, b.rtxOut = b.lost[:0], b.rtxq[:0], tally{}
+	for i := range b.recs {
+		r := &b.recs[i]
+		if r.is(recSacked) {
+			if !renege {
+				continue
+			}
+			r.flags &^= recSacked
+			b.sacked.sub(r)
+		}
+		b.markLost(r)
+	}
+	if n := len(b.recs); n > 0 {
+		b.scan = b.recs[n-1].end()
+	}
+}
+
+// unmarkAll takes every judgement of loss back.
+func (b *scoreboard) unmarkAll() {
+	for i := range b.recs {
+		b.unlose(&b.recs[i])
+	}
+	b.lost, b.rtxq = b.lost[:0], b.rtxq[:0]
+	b.lostOut, b.rtxOut = tally{}, tally{}
+}
+
+// nextLost returns the record to retransmit next, nil if there is none.
+func (b *scoreboard) nextLost() *record {
+	for len(b.lost) > 0 {
+		if i := b.find(b.lost[0]); i < len(b.recs) {
+			if r := &b.recs[i]; r.seq == b.lost[0] && r.is(recLost) && !r.is(recRtx) {
+				return r
+			}
+		}
+		b.lost = b.lost[1:]
+	}
+	return nil
+}
+
+// resent notes that a record was retransmitted.
+func (b *scoreboard) resent(now Time, r *record) {
+	r.sent = now
+	r.flags |= recEver
+	if r.is(recLost) && !r.is(recRtx) {
+		r.flags |= recRtx
+		b.rtxOut.add(r)
+	}
+	b.rtxq = append(b.rtxq, rtx{r.seq, now})
+}
+
+// shift moves every transmission d later: time that does not count.
+func (b *scoreboard) shift(d Time) {
+	for i := range b.recs {
+		b.recs[i].sent += d
+	}
+	for i := range b.rtxq {
+		b.rtxq[i].sent += d
+	}
+}

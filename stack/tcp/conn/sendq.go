@@ -1,0 +1,126 @@
+package conn
+
+import (
+	"io"
+	"sort"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+)
+
+// sendQueue holds what the user wrote, from the oldest byte not acknowledged
+// to the last, sent or not. Bytes are copied in once; every transmission, and
+// every repetition, refers to the same memory.
+type sendQueue struct {
+	chunks []chunk // consecutive
+	start  seqnum.Value
+	end    seqnum.Value // where the next byte written goes, and then our FIN
+	max    int          // the send buffer's size, bytes
+	cap    int          // how far auto-tuning may raise max; 0: it may not
+	wanted bool         // a Write found no room
+}
+
+// chunk is a piece of memory that is filled once, from front to back. Segments
+// refer only to what is filled, so filling the rest disturbs none of them.
+type chunk struct {
+	start seqnum.Value
+	used  int
+	view  *buffer.View // as long as its memory
+}
+
+func (k *chunk) end() seqnum.Value { return k.start.Add(seqnum.Size(k.used)) }
+
+const (
+	minChunk = 2 << 10
+	maxChunk = buffer.MaxChunkSize
+)
+
+func (q *sendQueue) init(start seqnum.Value, size, most int) {
+	q.start, q.end, q.max = start, start, size
+	if most > size {
+		q.cap = most
+	}
+}
+
+// size is how many bytes are queued.
+func (q *sendQueue) size() int { return int(q.start.Size(q.end)) }
+
+// space is how many bytes more the buffer may take.
+func (q *sendQueue) space() int { return max(0, q.max-q.size()) }
+
+// write copies up to n bytes from r. It reports how many came.
+func (q *sendQueue) write(r io.Reader, n int) (int, error) {
+	done := 0
+	for done < n {
+		k := q.tail(n - done)
+		room := k.view.AsSlice()[k.used:]
+		got, err := r.Read(room[:min(len(room), n-done)])
+		k.used += got
+		done += got
+		q.end = q.end.Add(seqnum.Size(got))
+		if err != nil || got == 0 {
+			if err == io.EOF {
+				err = nil
+			}
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// tail returns a chunk with room, sized for n more bytes if a new one is needed.
+func (q *sendQueue) tail(n int) *chunk {
+	if len(q.chunks) > 0 {
+		if k := &q.chunks[len(q.chunks)-1]; k.used < k.view.Size() {
+			return k
+		}
+	}
+	q.chunks = append(q.chunks, chunk{start: q.end, view: buffer.NewViewSize(min(max(n, minChunk), maxChunk))})
+	return &q.chunks[len(q.chunks)-1]
+}
+
+// slice puts references to the n bytes from seq on into p.
+func (q *sendQueue) slice(seq seqnum.Value, n seqnum.Size, p *buffer.Buffer) {
+	i := 0
+	if len(q.chunks) > 1 {
+		i = sort.Search(len(q.chunks), func(i int) bool { return seq.LessThan(q.chunks[i].end()) })
+	}
+	for ; n > 0 && i < len(q.chunks); i++ {
+		k := &q.chunks[i]
+		off := int(k.start.Size(seq))
+		take := min(int(n), k.used-off)
+		v := k.view.Clone()
+		v.TrimFront(off)
+		v.CapLength(take)
+		p.Append(v)
+		seq = seq.Add(seqnum.Size(take))
+		n -= seqnum.Size(take)
+	}
+}
+
+// ack frees everything before una.
+func (q *sendQueue) ack(una seqnum.Value) {
+	if q.end.LessThan(una) {
+		una = q.end // una may count our FIN
+	}
+	q.start = una
+	done := 0
+	for done < len(q.chunks) && q.chunks[done].end().LessThanEq(una) && q.chunks[done].used > 0 {
+		q.chunks[done].view.Release()
+		q.chunks[done].view = nil
+		done++
+	}
+	q.chunks = q.chunks[done:]
+	if len(q.chunks) == 0 {
+		q.chunks = nil
+	}
+}
+
+// release frees everything; what was queued counts as gone.
+func (q *sendQueue) release() {
+	for i := range q.chunks {
+		q.chunks[i].view.Release()
+	}
+	q.chunks = nil
+	q.start = q.end
+}

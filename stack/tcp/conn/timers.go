@@ -1,0 +1,112 @@
+package conn
+
+import "time"
+
+// timer names one of a connection's deadlines.
+type timer uint8
+
+const (
+	timerRTO        timer = iota // RFC 6298
+	timerReorder                 // RFC 8985 section 6.2: the reordering window closes
+	timerTailLoss                // RFC 8985 section 7: probe timeout
+	timerPersist                 // RFC 9293 section 3.8.6.1: zero-window probe
+	timerDelayedACK              // RFC 1122 section 4.2.3.2
+	timerCork                    // a corked segment has waited long enough
+	timerKeepalive               // RFC 1122 section 4.2.3.6
+	timerFinWait2                // an orphan waits for the peer's FIN
+	timerTimeWait                // RFC 9293 section 3.6: 2 MSL
+	numTimers
+)
+
+// timers is the only home of deadlines. There is no queue: the caller asks for
+// the earliest and ticks.
+type timers struct {
+	at       [numTimers]Time
+	earliest Time
+}
+
+func (t *timers) init() {
+	for i := range t.at {
+		t.at[i] = Never
+	}
+	t.earliest = Never
+}
+
+func (t *timers) set(k timer, at Time) {
+	was := t.at[k]
+	t.at[k] = at
+	if at < t.earliest {
+		t.earliest = at
+	} else if was == t.earliest {
+		t.find()
+	}
+}
+
+func (t *timers) stop(k timer) {
+	if t.at[k] != Never {
+		t.set(k, Never)
+	}
+}
+
+func (t *timers) running(k timer) bool { return t.at[k] != Never }
+
+func (t *timers) find() {
+	t.earliest = Never
+	for _, at := range t.at {
+		t.earliest = min(t.earliest, at)
+	}
+}
+
+// shift moves every running timer d later: time that does not count.
+func (t *timers) shift(d time.Duration) {
+	for i := range t.at {
+		t.at[i] = t.at[i].Add(d)
+	}
+	t.find()
+}
+
+// Deadline is when Tick wants to be called next, Never if no timer is set.
+func (c *Conn) Deadline() Time {
+	if c.frozen || c.state == 0 {
+		return Never
+	}
+	return c.timers.earliest
+}
+
+// Tick runs the timers that have expired.
+func (c *Conn) Tick(now Time) {
+	if c.frozen || c.state == 0 {
+		return
+	}
+	for c.timers.earliest <= now {
+		for k := range numTimers {
+			if c.timers.at[k] <= now {
+				c.timers.stop(k)
+				c.expire(now, k)
+			}
+		}
+	}
+	c.predict()
+}
+
+// expire acts on one timer, which is already stopped.
+func (c *Conn) expire(now Time, k timer) {
+	switch k {
+	case timerRTO:
+		c.onRTO(now)
+	case timerReorder:
+		c.onReorder(now)
+	case timerTailLoss:
+		c.onTailLoss(now)
+	case timerPersist:
+		c.onPersist(now)
+	case timerDelayedACK:
+		c.onDelayedACK()
+	case timerCork:
+		c.user.uncork = true
+	case timerKeepalive:
+		c.onKeepalive(now)
+	case timerFinWait2, timerTimeWait:
+		c.finish()
+	}
+}

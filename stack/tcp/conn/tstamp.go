@@ -1,0 +1,67 @@
+package conn
+
+import (
+	"time"
+)
+
+// timestampState is RFC 7323's timestamp option for one connection.
+type timestampState struct {
+	on     bool   // offered; after the handshake: agreed
+	offset uint32 // this flow's own, so that the clock is not everyone's
+	recent uint32 // TS.Recent
+	since  Time   // when recent was taken
+	thawed Time   // echoes from before it are not timed
+}
+
+// pawsIdle is how long TS.Recent is believed: after it the peer's clock may
+// have wrapped. https://www.rfc-editor.org/rfc/rfc7323#section-5.5
+const pawsIdle = 24 * 24 * time.Hour
+
+// value is our timestamp clock: milliseconds.
+// https://www.rfc-editor.org/rfc/rfc7323#section-5.4
+func (t *timestampState) value(now Time) uint32 {
+	return uint32(uint64(now)/uint64(time.Millisecond)) + t.offset
+}
+
+// start takes the peer's first timestamp.
+func (t *timestampState) start(val uint32, now Time) { t.recent, t.since = val, now }
+
+// fresh reports whether s could be the next segment of a peer whose clock does
+// not run backwards, as the fast path needs to know.
+func (t *timestampState) fresh(s *Segment) bool {
+	return !t.on || int32(s.Options.TSVal-t.recent) >= 0
+}
+
+// stale is PAWS: the segment is older than one we have seen.
+// https://www.rfc-editor.org/rfc/rfc7323#section-5.3 (R1)
+func (t *timestampState) stale(now Time, s *Segment) bool {
+	return t.on && s.Options.HasTS && !t.fresh(s) && now.Sub(t.since) < pawsIdle
+}
+
+// update takes the segment's timestamp as TS.Recent, if the segment reaches
+// the left edge of what we last acknowledged.
+// https://www.rfc-editor.org/rfc/rfc7323#section-4.3
+func (c *Conn) updateTimestamp(now Time, s *Segment) {
+	t := &c.tstamp
+	if !t.on || !s.Options.HasTS {
+		return
+	}
+	if s.Seq.LessThanEq(c.delack.acked) && (t.fresh(s) || now.Sub(t.since) >= pawsIdle) {
+		t.recent, t.since = s.Options.TSVal, now
+	}
+}
+
+// echoes reports whether ecr is a value our clock had between since and now.
+func (t *timestampState) echoes(now Time, ecr uint32, since Time) bool {
+	return int32(ecr-t.value(since)) >= 0 && int32(t.value(now)-ecr) >= 0
+}
+
+// elapsed is how long ago our clock had the value ecr, to the millisecond, and
+// whether that can be: not in the future, and not before a thaw.
+func (t *timestampState) elapsed(now Time, ecr uint32) (ago time.Duration, ok bool) {
+	ms := int32(t.value(now) - ecr)
+	if ms < 0 || t.thawed != 0 && int32(ecr-t.value(t.thawed)) < 0 {
+		return 0, false
+	}
+	return time.Duration(ms) * time.Millisecond, true
+}

@@ -1,0 +1,71 @@
+package conn
+
+import "gvisor.dev/gvisor/pkg/tcpip/seqnum"
+
+// undoState lets a reduction be taken back when the losses it answered turn
+// out not to have been.
+// https://www.rfc-editor.org/rfc/rfc3522 (Eifel detection), rfc4015 (response),
+// rfc3708 (DSACK detection)
+type undoState struct {
+	armed  bool
+	from   seqnum.Value // SND.UNA when the reduction was made
+	count  int          // retransmissions since, less those a DSACK has excused
+	first  uint32       // our timestamp on the first of them
+	resent bool
+}
+
+func (u *undoState) begin(c *Conn, _ Time) {
+	*u = undoState{armed: true, from: c.snd.una}
+}
+
+func (u *undoState) end() { *u = undoState{} }
+
+// sent counts a retransmission, which carried the timestamp ts.
+func (u *undoState) sent(ts uint32) {
+	u.count++
+	if !u.resent {
+		u.resent, u.first = true, ts
+	}
+}
+
+// duplicate counts a DSACK for a segment that was retransmitted.
+func (u *undoState) duplicate(blk seqRange) {
+	if u.armed && u.count > 0 && u.from.LessThanEq(blk.start) {
+		u.count--
+	}
+}
+
+// tryUndo takes the reduction back if the acknowledgement proves it wrong:
+// every retransmission was a duplicate, or the first acknowledgement after it
+// echoes a timestamp from before it.
+func (c *Conn) tryUndo(now Time, s *Segment, advanced bool) bool {
+	u := &c.loss.undo
+	if !u.armed || !u.resent {
+		return false
+	}
+	early := advanced && c.tstamp.on && s.Options.HasTS && s.Options.TSEcr != 0 &&
+		int32(s.Options.TSEcr-u.first) < 0
+	if early && c.board.rtxOut.segs > 0 && c.snd.una.LessThan(c.loss.point) {
+		return false // wait: retransmissions under way may yet prove needed
+	}
+	if u.count != 0 && !early {
+		return false
+	}
+	c.undo(now)
+	return true
+}
+
+// undo restores the congestion window and forgets the losses.
+func (c *Conn) undo(now Time) {
+	if c.loss.phase == phaseLoss {
+		c.stats.SpuriousTimeouts++
+	} else {
+		c.stats.SpuriousRecoveries++
+	}
+	c.cc.Undo(int64(now))
+	c.board.unmarkAll()
+	c.loss.undo.end()
+	c.loss.frto = false
+	c.loss.phase = phaseOpen
+	c.rtt.backoff = 0
+}

@@ -1,0 +1,282 @@
+package conn
+
+import (
+	"io"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+
+	"github.com/tcprepair/ustack/stack/tcp/cc"
+)
+
+// userState is what the user has asked for.
+type userState struct {
+	opts       UserOptions
+	finWanted  bool  // the sending side was shut during the handshake
+	readShut   bool  // the receiving side is shut: data is acknowledged and dropped
+	more       bool  // the last Write said that another follows
+	uncork     bool  // the cork has held long enough
+	force      bool  // send into a window however small
+	keepalives uint8 // probes unanswered
+}
+
+func (u *userState) init(cfg *Config) {
+	*u = userState{opts: cfg.Options}
+	u.opts.Keepalive = u.opts.Keepalive.normal()
+}
+
+// clamp is the user's bound on the window.
+func (c *Conn) clamp() seqnum.Size {
+	if c.user.opts.Clamp > 0 {
+		return seqnum.Size(c.user.opts.Clamp)
+	}
+	return maxWindow
+}
+
+const maxWindow = maxUnscaledWindow << maxWindowScale
+
+// Write copies up to n bytes from r to the send queue and reports how many it
+// took, fewer than n if there is no more room; with none at all it reports
+// ErrWouldBlock, and EventWritable will follow. more says that another Write
+// follows at once, as MSG_MORE does. An error of r is returned as it is, with
+// what came before it taken.
+func (c *Conn) Write(now Time, r io.Reader, n int, more bool) (int, error) {
+	switch {
+	case c.err != nil:
+		return 0, c.err
+	case c.State() == StateClosed && !c.userGone && c.snd.nxt == c.snd.iss:
+		return 0, ErrNotConnected
+	case c.state == StateSynSent || c.state == StateSynReceived:
+		return 0, ErrWouldBlock
+	case !canSend.has(c.state):
+		return 0, ErrClosedForSend
+	case n == 0:
+		return 0, nil
+	case c.frozen || c.sendq.space() == 0:
+		c.sendq.wanted = true
+		return 0, ErrWouldBlock
+	}
+	if c.sendq.space() < n {
+		c.sendq.wanted = true
+	}
+	done, err := c.sendq.write(r, min(n, c.sendq.space()))
+	c.user.more = more
+	c.armCork(now)
+	return done, err
+}
+
+// Read copies up to n bytes of the receive queue to w, and drops them from it
+// unless peek. With nothing to read it reports ErrWouldBlock; after the last
+// byte before the peer's FIN ErrClosedForReceive; after the connection failed,
+// once the queue is empty, its error.
+func (c *Conn) Read(now Time, w io.Writer, n int, peek bool) (int, error) {
+	if c.frozen {
+		return 0, ErrWouldBlock
+	}
+	if c.recvq.size() == 0 {
+		return 0, c.whyNothing()
+	}
+	done, err := c.recvq.read(w, int64(n), peek)
+	if !peek {
+		c.reopenWindow()
+		c.predict()
+	}
+	return int(done), err
+}
+
+// whyNothing says why the receive queue is empty.
+func (c *Conn) whyNothing() error {
+	switch {
+	case c.rcv.fin || c.user.readShut:
+		return ErrClosedForReceive
+	case c.err != nil:
+		return c.err
+	case c.State() == StateClosed && c.rcv.irs == 0 && c.rcv.nxt == 0:
+		return ErrNotConnected
+	case c.State() == StateClosed || c.state == StateTimeWait:
+		return ErrClosedForReceive
+	}
+	return ErrWouldBlock
+}
+
+// Readable is how many bytes Read can return at once.
+func (c *Conn) Readable() int {
+	if c.frozen {
+		return 0
+	}
+	return int(c.recvq.size())
+}
+
+// ReadEnded reports whether the peer's stream is at its end: once Readable is
+// zero, Read will not block.
+func (c *Conn) ReadEnded() bool {
+	return !c.frozen && (c.rcv.fin || c.user.readShut || c.err != nil || c.State() == StateClosed)
+}
+
+// Writable is how many bytes Write would take now.
+func (c *Conn) Writable() int {
+	if c.frozen || !canSend.has(c.state) {
+		return 0
+	}
+	return c.sendq.space()
+}
+
+// Unsent is how many bytes were written and not yet sent, Unacked how many
+// were written and not yet acknowledged.
+func (c *Conn) Unsent() int { return int(c.unsent()) }
+
+// Unacked is how many bytes of the user's the peer has not acknowledged.
+func (c *Conn) Unacked() int { return c.sendq.size() }
+
+// Shutdown closes one or both directions. Closing the sending side queues a
+// FIN behind what was written, and the state moves at once.
+func (c *Conn) Shutdown(now Time, read, write bool) error {
+	if c.frozen {
+		return ErrFrozen
+	}
+	switch c.State() {
+	case StateClosed, StateSynSent:
+		return ErrNotConnected
+	}
+	if read && !c.user.readShut {
+		c.user.readShut = true
+		c.events |= EventReadable
+	}
+	if write {
+		c.queueFIN(now)
+	}
+	c.predict()
+	return nil
+}
+
+// queueFIN ends our direction: CLOSE of RFC 9293 section 3.10.4.
+func (c *Conn) queueFIN(now Time) {
+	switch c.state {
+	case StateEstablished:
+		c.setState(StateFinWait1)
+	case StateSynReceived:
+		c.user.finWanted = true // once the handshake is complete
+		return
+	case StateCloseWait:
+		c.setState(StateLastAck)
+	default:
+		return
+	}
+	c.events |= EventWritable
+	c.user.more = false
+}
+
+// Close says that the user is gone. What was written is still delivered and a
+// FIN follows; if data is unread, or data arrives later, the peer is reset
+// (RFC 1122 section 4.2.2.13, RFC 2525 section 2.17). The connection lives on
+// until EventClosed. Closing a frozen connection drops it without a word.
+func (c *Conn) Close(now Time) {
+	if c.userGone {
+		return
+	}
+	c.userGone = true
+	unread := c.recvq.size() > 0
+	c.recvq.release()
+	switch {
+	case c.frozen:
+		c.err = orDefault(c.err, ErrAborted)
+		c.finish()
+	case c.State() == StateClosed:
+	case c.state == StateSynSent:
+		c.finish()
+	case unread:
+		c.abort()
+	default:
+		c.queueFIN(now)
+		c.startFinWait2(now)
+	}
+	c.predict()
+}
+
+// Abort resets the connection (RFC 9293 section 3.10.5). Output yields the RST.
+func (c *Conn) Abort(now Time) {
+	c.userGone = true
+	c.recvq.release()
+	switch {
+	case c.State() == StateClosed:
+	case c.frozen, c.state == StateSynSent, c.state == StateTimeWait:
+		c.fail(ErrAborted)
+	default:
+		c.abort()
+	}
+}
+
+// abort ends the connection and owes the peer a reset.
+func (c *Conn) abort() {
+	c.oweAbort()
+	c.fail(ErrAborted)
+}
+
+// Release frees the memory of the queues. The connection is closed, or is not
+// to be used again.
+func (c *Conn) Release() {
+	c.recvq.release()
+	c.reasm.release()
+	c.releaseSend()
+}
+
+// Options returns the user's settings.
+func (c *Conn) Options() UserOptions { return c.user.opts }
+
+// SetOptions changes the user's settings.
+func (c *Conn) SetOptions(now Time, o UserOptions) {
+	old := c.user.opts
+	o.Keepalive = o.Keepalive.normal()
+	c.user.opts = o
+	if o.Keepalive != old.Keepalive {
+		c.user.keepalives = 0
+		c.startKeepalive(now)
+	}
+	if old.Cork && !o.Cork || !old.NoDelay && o.NoDelay {
+		c.user.uncork = true
+		c.user.more = false
+	}
+	if m := o.MaxSegment; m != 0 && c.snd.mss > m {
+		c.snd.mss = max(m, minMSS)
+	}
+	c.reopenWindow()
+}
+
+// SetBuffers changes the buffer sizes, in bytes; 0 leaves one as it is. A size
+// the user chose is not tuned any more.
+func (c *Conn) SetBuffers(now Time, rcv, snd int) {
+	if rcv > 0 {
+		c.recvq.max, c.recvq.cap = rcv, 0
+		if c.state.Synchronized() && !c.frozen {
+			c.reopenWindow()
+		}
+	}
+	if snd > 0 {
+		c.sendq.max, c.sendq.cap = snd, 0
+		if c.sendq.wanted && c.sendq.space() > 0 {
+			c.sendq.wanted = false
+			c.events |= EventWritable
+		}
+	}
+	c.predict()
+}
+
+// Buffers returns the buffer sizes in bytes, as auto-tuning has left them.
+func (c *Conn) Buffers() (rcv, snd int) { return c.recvq.max, c.sendq.max }
+
+// SetCongestion replaces the congestion controller by one of another name,
+// which begins where this one stands. An unknown name is an error.
+func (c *Conn) SetCongestion(name string) error {
+	c.cfg.congestion = name
+	ctl, err := cc.New(name, max(c.segmentSize(), minMSS))
+	if err == nil && c.cc != nil {
+		c.cc = ctl
+	}
+	return err
+}
+
+// SetTimeWait changes how long TIME-WAIT lasts, and how long an unused
+// connection stays in FIN-WAIT-2 (negative: not at all).
+func (c *Conn) SetTimeWait(timeWait, finWait2 time.Duration) {
+	c.cfg.timeWait, c.cfg.finWait2 = timeWait, finWait2
+}
