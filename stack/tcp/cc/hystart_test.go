@@ -129,24 +129,53 @@ func TestHystartEndsSlowStart(t *testing.T) {
 	if f.Threshold() != w {
 		t.Fatalf("threshold %d after five rounds of CSS, want the window, %d", f.Threshold(), w)
 	}
+	if c := f.Controller.(*cubic); c.prior != w || c.wmax != w || c.k != 0 {
+		t.Fatalf("cwnd_prior %d, W_max %d, K %d; want %d, %d, 0", c.prior, c.wmax, c.k, w, w)
+	}
 	if got := f.Window() - w; got < 0 || got > mss+1 {
 		t.Fatalf("grew by %d in the first round of congestion avoidance", got)
 	}
 }
 
-// A slow start whose end is known does without.
-func TestHystartOnlyFirst(t *testing.T) {
+// flowInCSS is a flow in Conservative Slow Start.
+func flowInCSS(t *testing.T) *flow {
+	t.Helper()
 	f := newFlow(t, "cubic", 50*time.Millisecond, 16)
 	rounds(4)(f)
-	f.signal(Timeout)
-	for i := range 4 {
-		f.rtt += 20 * time.Millisecond
+	f.rtt = 80 * time.Millisecond
+	f.round()
+	if !f.Controller.(*cubic).hystart.css() {
+		t.Fatal("not in CSS")
+	}
+	return f
+}
+
+func wantDoubling(t *testing.T, f *flow, rounds int) {
+	t.Helper()
+	for i := range rounds {
 		w := f.Window()
 		f.round()
 		if f.Window() != 2*w {
 			t.Fatalf("round %d: window %d, want twice %d", i, f.Window(), w)
 		}
 	}
+}
+
+// A slow start whose end is known does without.
+func TestHystartOnlyFirst(t *testing.T) {
+	f := flowInCSS(t)
+	f.signal(Timeout)
+	wantDoubling(t, f, 2)
+	f.rtt *= 2
+	wantDoubling(t, f, 2)
+}
+
+// After a long silence nothing is known of the path's delay.
+func TestHystartForgetsWhenIdle(t *testing.T) {
+	f := flowInCSS(t)
+	idle(10 * time.Second)(f)
+	f.rtt *= 2
+	wantDoubling(t, f, 2)
 }
 
 func TestHystartTakesAnyRTT(t *testing.T) {
