@@ -322,3 +322,40 @@ func TestCubicTargetIsBounded(t *testing.T) {
 		t.Errorf("window %d after one acknowledgement, want %d", got, before+before/2)
 	}
 }
+
+// A clock that goes back stands still, and then goes on from there.
+func TestCubicClockGoesBack(t *testing.T) {
+	f, c := cubicAt(t, 1000*mss, 50*time.Millisecond, 4)
+	f.signal(Loss)
+	rounds(10)(f)
+	before := c.elapsed
+	for _, now := range []int64{f.now - int64(time.Hour), math.MinInt64} {
+		f.now = now
+		f.ack(mss, false)
+		if c.elapsed != before {
+			t.Fatalf("t went from %d to %d ns as the clock went back", before, c.elapsed)
+		}
+	}
+	f.now += int64(time.Second)
+	f.ack(mss, false)
+	if got := c.elapsed - before; got != int64(time.Second) {
+		t.Fatalf("t went on by %d ns in a second", got)
+	}
+}
+
+// Before there is a smoothed round trip, the sample serves.
+func TestCubicWithoutSRTT(t *testing.T) {
+	grow := func(a Ack) int64 {
+		f, _ := cubicAt(t, 1000*mss, 300*time.Millisecond, 4)
+		f.signal(Loss)
+		f.ack(0, true)
+		a.Now, a.Acked, a.MSS = f.now, 700*mss, mss
+		f.OnAck(a)
+		return f.Window() - 700*mss
+	}
+	rtt := 300 * time.Millisecond
+	smoothed, sample, none := grow(Ack{RTT: rtt, SRTT: rtt}), grow(Ack{RTT: rtt}), grow(Ack{})
+	if sample != smoothed || none >= sample {
+		t.Errorf("grew by %d with SRTT, %d with RTT, %d with neither", smoothed, sample, none)
+	}
+}
