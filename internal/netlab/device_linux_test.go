@@ -89,7 +89,7 @@ func TestVethCarriesTCP(t *testing.T) {
 	for i, p := range PeerAddresses {
 		transfer(t, n.Kernel, n.Peer, p.Addr(), payload(uint64(i), 1<<20))
 	}
-	if _, _, err := lab.Veth(VethEnd{Namespace: n.Kernel, Name: "veth0"}, VethEnd{Namespace: n.Peer, Name: "veth1"}, 0); err == nil || !strings.Contains(err.Error(), "veth0") {
+	if _, _, err := lab.Veth(End{Namespace: n.Kernel, Name: "veth0"}, End{Namespace: n.Peer, Name: "veth1"}, 0); err == nil || !strings.Contains(err.Error(), "veth0") {
 		t.Errorf("a second veth0: %v", err)
 	}
 }

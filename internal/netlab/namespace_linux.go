@@ -162,6 +162,9 @@ func (ns *Namespace) AddAddress(device string, p netip.Prefix) error {
 	if err := ns.nl.AddrAdd(link, addr); err != nil {
 		return fmt.Errorf("netlab: address %v on %s: %w", p, device, err)
 	}
+	if p.Addr().Is6() && link.Attrs().Flags&(net.FlagUp|net.FlagLoopback) == net.FlagUp {
+		return ns.awaitSolicited(device, p.Addr())
+	}
 	return nil
 }
 

@@ -56,10 +56,12 @@ func (ns *Namespace) TAP(name string, cfg TAPConfig) (*TAP, error) {
 	if err := ns.lab.own(tap); err != nil {
 		return nil, err
 	}
-	if tap.Device, err = ns.bringUp(name, cfg.MTU, cfg.Addresses); err != nil {
+	devices, err := bringUp(cfg.MTU, End{Namespace: ns, Name: name, Addresses: cfg.Addresses})
+	if err != nil {
 		_ = tap.Close()
 		return nil, err
 	}
+	tap.Device = devices[0]
 	return tap, nil
 }
 

@@ -89,8 +89,8 @@ func (l *Lab) KernelPair(link Link) (*Neighbours, error) {
 	}
 	n := &Neighbours{Kernel: a, Peer: b}
 	n.Device, n.PeerDevice, err = l.Veth(
-		VethEnd{Namespace: a, Name: "veth0", Addresses: KernelAddresses},
-		VethEnd{Namespace: b, Name: "veth0", Addresses: PeerAddresses},
+		End{Namespace: a, Name: "veth0", Addresses: KernelAddresses},
+		End{Namespace: b, Name: "veth0", Addresses: PeerAddresses},
 		link.MTU)
 	return n, err
 }

@@ -2,7 +2,6 @@ package netlab
 
 import (
 	"fmt"
-	"net/netip"
 	"os"
 	"runtime"
 	"unsafe"
@@ -11,19 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// VethEnd is one end of a veth pair.
-type VethEnd struct {
-	// Namespace is where the end lives.
-	Namespace *Namespace
-	// Name of the device there.
-	Name string
-	// Addresses of the device; without any the kernel stays silent on it.
-	Addresses []netip.Prefix
-}
-
 // Veth makes a pair of joined devices and takes both up. An MTU of 0 means
 // DefaultMTU. The two ends may be in one namespace or in two.
-func (l *Lab) Veth(a, b VethEnd, mtu int) (Device, Device, error) {
+func (l *Lab) Veth(a, b End, mtu int) (Device, Device, error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = a.Name
 	veth := netlink.NewVeth(attrs)
@@ -33,12 +22,12 @@ func (l *Lab) Veth(a, b VethEnd, mtu int) (Device, Device, error) {
 		return Device{}, Device{}, fmt.Errorf("netlab: veth %s/%s - %s/%s: %w",
 			a.Namespace.Name, a.Name, b.Namespace.Name, b.Name, err)
 	}
-	near, err := a.Namespace.bringUp(a.Name, mtu, a.Addresses)
+	devices, err := bringUp(mtu, a, b)
 	if err != nil {
+		_ = a.Namespace.nl.LinkDel(veth) // the pair goes together
 		return Device{}, Device{}, err
 	}
-	far, err := b.Namespace.bringUp(b.Name, mtu, b.Addresses)
-	return near, far, err
+	return devices[0], devices[1], nil
 }
 
 // ethtoolValue is the kernel's struct ethtool_value.

@@ -132,7 +132,7 @@ func TestWireBetweenVethsCutsSuperFrames(t *testing.T) {
 		far       string
 		addresses []netip.Prefix
 	}{{a, "to-a", KernelAddresses}, {b, "to-b", PeerAddresses}} {
-		if _, _, err := lab.Veth(VethEnd{end.ns, "veth0", end.addresses}, VethEnd{mid, end.far, nil}, 0); err != nil {
+		if _, _, err := lab.Veth(End{end.ns, "veth0", end.addresses}, End{mid, end.far, nil}, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
