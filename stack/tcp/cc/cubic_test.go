@@ -349,7 +349,7 @@ func TestCubicWithoutSRTT(t *testing.T) {
 		f, _ := cubicAt(t, 1000*mss, 300*time.Millisecond, 4)
 		f.signal(Loss)
 		f.ack(0, true)
-		a.Now, a.Acked, a.MSS = f.now, 700*mss, mss
+		a.Now, a.Acked, a.MSS = f.now+int64(time.Second), 700*mss, mss
 		f.OnAck(a)
 		return f.Window() - 700*mss
 	}
