@@ -78,8 +78,9 @@ type BufferSize struct {
 // set reports whether the caller chose a size.
 func (b BufferSize) set() bool { return b != BufferSize{} }
 
-// validate reports the first thing that makes c impossible, naming the value.
-func (c *Config) validate() error {
+// Validate reports the first thing that makes c impossible, in one line that
+// names the value. New calls it; Congestion and Link are for New to judge.
+func (c *Config) Validate() error {
 	if err := validAddresses(c.Addresses); err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ type closer interface{ abort() }
 // New makes a stack and brings its link up. On an error the link is as it was
 // and still the caller's.
 func New(cfg Config) (*Stack, error) {
-	if err := cfg.validate(); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	if cfg.Name == "" {
