@@ -20,7 +20,7 @@ const patience = 20 * time.Second
 // own. The thread ends with the test, and the namespace with its devices goes
 // when the last descriptor from it is closed. What belongs to the namespace
 // must be opened from the test's own goroutine.
-func enterNamespace(t *testing.T) {
+func enterNamespace(t testing.TB) {
 	t.Helper()
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -40,7 +40,7 @@ func enterNamespace(t *testing.T) {
 
 // cannot ends a test that the machine does not allow to run: that is a failure
 // where the machine is meant to allow it.
-func cannot(t *testing.T, format string, args ...any) {
+func cannot(t testing.TB, format string, args ...any) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatalf(format, args...)
@@ -49,7 +49,7 @@ func cannot(t *testing.T, format string, args ...any) {
 }
 
 // openTAP opens a device and closes it when the test ends.
-func openTAP(t *testing.T, cfg Config) *Endpoint {
+func openTAP(t testing.TB, cfg Config) *Endpoint {
 	t.Helper()
 	e, err := Open(cfg)
 	if err != nil {
@@ -63,7 +63,7 @@ func openTAP(t *testing.T, cfg Config) *Endpoint {
 }
 
 // link is the kernel's side of e.
-func link(t *testing.T, name string) netlink.Link {
+func link(t testing.TB, name string) netlink.Link {
 	t.Helper()
 	l, err := netlink.LinkByName(name)
 	if err != nil {
@@ -91,7 +91,7 @@ func addPersistent(t *testing.T, name string, mode netlink.TuntapMode, flags net
 }
 
 // addAddress gives the kernel's side of a device an address, usable at once.
-func addAddress(t *testing.T, name, cidr string) {
+func addAddress(t testing.TB, name, cidr string) {
 	t.Helper()
 	ip, ipnet, err := net.ParseCIDR(cidr)
 	if err != nil {

@@ -62,7 +62,9 @@ func ethernetFrame(dst tcpip.LinkAddress, proto tcpip.NetworkProtocolNumber, n i
 }
 
 // tcpFrame is a frame to us of n bytes whose EtherType is that of IP.
-func tcpFrame(proto tcpip.NetworkProtocolNumber, n int) []byte { return ethernetFrame(ourMAC, proto, n) }
+func tcpFrame(proto tcpip.NetworkProtocolNumber, n int) []byte {
+	return ethernetFrame(ourMAC, proto, n)
+}
 
 // pattern is n bytes of which no two neighbourhoods look alike.
 func pattern(n int) []byte {
