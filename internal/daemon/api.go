@@ -26,7 +26,8 @@ type Conn struct {
 
 	Unread   int   `json:"recv_queue"` // received, not read by the service
 	Unsent   int   `json:"unsent"`     // written by the service, not sent
-	InFlight int64 `json:"in_flight"`  // sent, not acknowledged
+	InFlight int64 `json:"in_flight"`  // sent, and thought to be on its way
+	Unacked  int64 `json:"send_queue"` // written by the service, not acknowledged
 
 	RTTMicros    int64  `json:"rtt_us"`
 	RTTVarMicros int64  `json:"rttvar_us"`
@@ -56,13 +57,14 @@ func newConn(i stack.ConnInfo) Conn {
 	return Conn{
 		ID: i.ID, Local: i.Local, Remote: i.Remote, State: i.State.String(), Frozen: i.Frozen,
 		Unread: i.Unread, Unsent: i.Unsent, InFlight: i.InFlight,
+		Unacked: int64(i.Unsent) + int64(i.SndUna.Size(i.SndNxt)),
 		RTTMicros: i.RTT.Microseconds(), RTTVarMicros: i.RTTVar.Microseconds(),
 		MinRTTMicros: i.MinRTT.Microseconds(), RTOMicros: i.RTO.Microseconds(),
 		Cwnd: i.Cwnd, Ssthresh: i.Ssthresh, Congestion: i.CongestionControl,
 		SndMSS: i.SndMSS, RcvMSS: i.RcvMSS, SndWnd: i.SndWnd, RcvWnd: i.RcvWnd,
 		SndUna: uint32(i.SndUna), SndNxt: uint32(i.SndNxt), RcvNxt: uint32(i.RcvNxt),
-		BytesAcked: i.BytesAcked, BytesReceived: i.BytesReceived,
-		SegsIn: i.SegsIn, SegsOut: i.SegsOut, Retransmits: i.Retransmits,
+		BytesAcked: i.Counters.BytesAcked, BytesReceived: i.Counters.BytesReceived,
+		SegsIn: i.Counters.SegsIn, SegsOut: i.Counters.SegsOut, Retransmits: i.Counters.Retransmits,
 		Drops: i.Drops,
 	}
 }
