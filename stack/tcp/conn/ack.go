@@ -169,12 +169,13 @@ func (b *scoreboard) take(blocks []header.SACKBlock, una, nxt seqnum.Value, d *d
 }
 
 // sampleRTT takes a round trip from what was delivered: from a segment sent
-// once, or from the echoed timestamp.
+// once, or from the echoed timestamp. Where a retransmission was acknowledged
+// too, the other may have been waiting for it.
 // https://www.rfc-editor.org/rfc/rfc6298#section-3
 func (c *Conn) sampleRTT(now Time, s *Segment, d *delivery, advanced bool) {
 	at := s.arrival(now)
 	switch {
-	case d.sampled:
+	case d.sampled && !d.repeated:
 		c.rtt.sample(at.Sub(d.sample))
 	case advanced && c.tstamp.on && s.Options.HasTS && s.Options.TSEcr != 0 && d.bytes > 0:
 		if rtt, ok := c.tstamp.elapsed(at, s.Options.TSEcr); ok {
@@ -215,7 +216,7 @@ func (c *Conn) control(now Time, s *Segment, d *delivery, flight int64, lost boo
 		return
 	}
 	var rtt time.Duration
-	if d.sampled {
+	if d.sampled && !d.repeated {
 		rtt = c.rtt.latest
 	}
 	round := c.loss.round.LessThanEq(c.snd.una)

@@ -6,8 +6,8 @@ import "gvisor.dev/gvisor/pkg/tcpip/header"
 // expects the next segment to look just like the last. What it must look like
 // is worked out once, whenever something that matters changes, and kept in
 // Conn.predicted; the fast path compares one word. Whatever makes a connection
-// not ordinary (repair mode, a closed window, a hole in the received data)
-// sets the word to zero, which no segment's word equals. So the fast path needs
+// not ordinary (repair mode, the peer's window closed, a hole in what we
+// received) sets the word to zero, which no segment's word equals. So the fast path needs
 // no test of its own for any of these.
 //
 // The idea is Van Jacobson's; Linux calls the word pred_flags.
@@ -39,7 +39,7 @@ func (s *Segment) word() uint32 {
 func (c *Conn) predict() {
 	c.predicted = 0
 	if c.state != StateEstablished || c.frozen || c.user.readShut ||
-		!c.reasm.empty() || c.snd.wnd == 0 || c.recvq.full() {
+		!c.reasm.empty() || c.snd.wnd == 0 {
 		return
 	}
 	c.predicted = wordSet | uint32(header.TCPFlagAck)<<16 | uint32(c.snd.raw)

@@ -35,8 +35,6 @@ func (q *recvQueue) space() seqnum.Size {
 	return 0
 }
 
-func (q *recvQueue) full() bool { return q.data.Size() >= int64(q.max) }
-
 // append takes over the payload.
 func (q *recvQueue) append(p *buffer.Buffer) { q.data.Merge(p) }
 

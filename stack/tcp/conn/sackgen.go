@@ -39,11 +39,15 @@ func (g *sackGenerator) duplicate(start, end, nxt seqnum.Value) {
 	g.dup = header.SACKBlock{Start: start, End: end}
 }
 
-// advance forgets what the cumulative acknowledgement now covers.
-func (g *sackGenerator) advance(nxt seqnum.Value) {
+// advance forgets what the cumulative acknowledgement now covers. If that was
+// all we remembered and more is held, the lowest spans come next.
+func (g *sackGenerator) advance(nxt seqnum.Value, held *reassembly) {
 	g.recent = slices.DeleteFunc(g.recent, func(b header.SACKBlock) bool { return b.End.LessThanEq(nxt) })
 	if len(g.recent) == 0 {
 		g.recent = nil
+		for i := min(len(held.spans), maxSACKBlocks) - 1; i >= 0; i-- {
+			g.add(held.spans[i].seq, held.spans[i].end())
+		}
 	}
 }
 

@@ -242,7 +242,7 @@ func (b *scoreboard) markLost(r *record) {
 // renege also what it once said it had.
 // https://www.rfc-editor.org/rfc/rfc2018#section-8
 func (b *scoreboard) markAll(renege bool) {
-	b.lost, b.rtxq, b.rtxOut = b.lost[:0], b.rtxq[:0], tally{}
+	b.lost, b.rtxq = b.lost[:0], b.rtxq[:0]
 	for i := range b.recs {
 		r := &b.recs[i]
 		if r.is(recSacked) {

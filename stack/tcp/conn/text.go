@@ -77,7 +77,7 @@ func (c *Conn) takeInOrder(now Time, s *Segment) {
 	for c.reasm.next(&c.rcv.nxt, s) {
 		c.deliver(s)
 	}
-	c.sacks.advance(c.rcv.nxt)
+	c.sacks.advance(c.rcv.nxt, &c.reasm)
 	// https://www.rfc-editor.org/rfc/rfc5681#section-4.2 : "SHOULD send an
 	// immediate ACK when it receives a segment that fills in all or part of a
 	// gap".
