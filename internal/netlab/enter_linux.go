@@ -100,9 +100,9 @@ func require(t TB, err error) {
 	switch {
 	case err == nil:
 	case os.Getenv("CI") == "true":
-		t.Fatalf("netlab: %v (and CI=true forbids to skip)", err)
+		t.Fatalf("%v (and CI=true forbids to skip)", err)
 	default:
-		t.Skipf("netlab: %v", err)
+		t.Skipf("%v", err)
 	}
 }
 
@@ -119,11 +119,11 @@ var namespacesErr = sync.OnceValue(func() error {
 	}
 	switch {
 	case inChild():
-		return fmt.Errorf("this user namespace grants no network namespaces: %w", err)
+		return fmt.Errorf("netlab: this user namespace grants no network namespaces: %w", err)
 	case refused != nil:
-		return fmt.Errorf("no right to make a network namespace (%w), and %w", err, refused)
+		return fmt.Errorf("netlab: no right to make a network namespace (%w), and %w", err, refused)
 	}
-	return fmt.Errorf("no right to make a network namespace: %w", err)
+	return fmt.Errorf("netlab: no right to make a network namespace: %w", err)
 })
 
 // tapErr is the reason why this process can not make TAP devices, or nil.
@@ -137,8 +137,17 @@ var tapErr = sync.OnceValue(func() error {
 	if err != nil {
 		return err
 	}
-	_, err = ns.TAP("probe", TAPConfig{})
-	return err
+	err = ns.Do(func() error {
+		fd, err := openTAP("probe", TAPConfig{})
+		if err == nil {
+			err = unix.Close(fd)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("netlab: no TAP device can be made: %w", err)
+	}
+	return nil
 })
 
 func inChild() bool { return os.Getenv(childEnv) == strconv.Itoa(os.Getppid()) }
