@@ -25,8 +25,8 @@ type peer interface {
 	// dial connects to an address of the stack.
 	dial(ctx context.Context, to netip.AddrPort) (stream, error)
 	// bytesAcked is how much of what the connection sent its peer has
-	// acknowledged, give or take a constant.
-	bytesAcked(c stream) (int64, error)
+	// acknowledged, modulo 2^32 and give or take a constant.
+	bytesAcked(c stream) (uint32, error)
 	close()
 }
 

@@ -93,7 +93,7 @@ func (s *session) watch(ctx context.Context, c stream, at stack.ConnInfo) error 
 		return err
 	}
 	reason := conn.DropSocketRepair.String()
-	moved, ackedMoved := int64(int32(after.RcvNxt-at.RcvNxt)), ackedAfter-acked
+	moved, ackedMoved := int64(int32(after.RcvNxt-at.RcvNxt)), int64(int32(ackedAfter-acked))
 	dropped := after.Drops[reason]
 	s.result.RcvNxtMoved += moved
 	s.result.BytesAckedMoved += ackedMoved

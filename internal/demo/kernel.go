@@ -43,12 +43,12 @@ func (p *kernelPeer) dial(ctx context.Context, to netip.AddrPort) (stream, error
 	return c, nil
 }
 
-func (p *kernelPeer) bytesAcked(c stream) (int64, error) {
+func (p *kernelPeer) bytesAcked(c stream) (uint32, error) {
 	info, err := netlab.TCPInfo(c.(*net.TCPConn))
 	if err != nil {
 		return 0, err
 	}
-	return int64(info.Bytes_acked), nil
+	return uint32(info.Bytes_acked), nil
 }
 
 func (p *kernelPeer) close() {

@@ -90,9 +90,8 @@ func (p *memoryPeer) dial(ctx context.Context, to netip.AddrPort) (stream, error
 	return c, nil
 }
 
-// bytesAcked is SND.UNA, for gVisor keeps no count: only differences mean
-// anything, up to 2 GiB.
-func (p *memoryPeer) bytesAcked(c stream) (int64, error) {
+// bytesAcked is SND.UNA, for gVisor keeps no count.
+func (p *memoryPeer) bytesAcked(c stream) (uint32, error) {
 	local, err := netip.ParseAddrPort(c.LocalAddr().String())
 	if err != nil {
 		return 0, err
@@ -103,7 +102,7 @@ func (p *memoryPeer) bytesAcked(c stream) (int64, error) {
 	if !ok {
 		return 0, fmt.Errorf("the peer has no connection from %v", local)
 	}
-	return int64(una), nil
+	return una, nil
 }
 
 func (p *memoryPeer) close() {
