@@ -57,7 +57,7 @@ func newConn(i stack.ConnInfo) Conn {
 	return Conn{
 		ID: i.ID, Local: i.Local, Remote: i.Remote, State: i.State.String(), Frozen: i.Frozen,
 		Unread: i.Unread, Unsent: i.Unsent, InFlight: i.InFlight,
-		Unacked: int64(i.Unsent) + int64(i.SndUna.Size(i.SndNxt)),
+		Unacked:   int64(i.Unsent) + int64(i.SndUna.Size(i.SndNxt)),
 		RTTMicros: i.RTT.Microseconds(), RTTVarMicros: i.RTTVar.Microseconds(),
 		MinRTTMicros: i.MinRTT.Microseconds(), RTOMicros: i.RTO.Microseconds(),
 		Cwnd: i.Cwnd, Ssthresh: i.Ssthresh, Congestion: i.CongestionControl,

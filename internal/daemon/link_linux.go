@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 
 	gstack "gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -20,6 +21,9 @@ func openLink(c Config) (gstack.LinkEndpoint, string, error) {
 		ep, err = tap.Adopt(c.TAPFD, tc)
 	} else {
 		ep, err = tap.Open(tc)
+	}
+	if errors.Is(err, tap.ErrName) || errors.Is(err, tap.ErrMTU) {
+		return nil, "", &UsageError{err}
 	}
 	if err != nil {
 		return nil, "", err
