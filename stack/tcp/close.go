@@ -1,0 +1,138 @@
+package tcp
+
+import (
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"github.com/tcprepair/ustack/stack/tcp/conn"
+)
+
+// Shutdown implements tcpip.Endpoint.
+func (e *Endpoint) Shutdown(flags tcpip.ShutdownFlags) (err tcpip.Error) {
+	e.do(func(now conn.Time) { err = e.shutdown(now, flags) })
+	return err
+}
+
+func (e *Endpoint) shutdown(now conn.Time, flags tcpip.ShutdownFlags) tcpip.Error {
+	read, write := flags&tcpip.ShutdownRead != 0, flags&tcpip.ShutdownWrite != 0
+	if l := e.listening.Load(); l != nil {
+		if read {
+			e.abandon = append(e.abandon, l.queue.close()...)
+			e.wake |= waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr
+		}
+		return nil
+	}
+	if !e.started {
+		return &tcpip.ErrNotConnected{}
+	}
+	switch s := e.conn.State(); {
+	case s == conn.StateClosed:
+		return &tcpip.ErrNotConnected{}
+	case s == conn.StateSynSent:
+		// There is nothing to end in order: the attempt is given up, as by
+		// Linux's tcp_disconnect.
+		e.giveUp(now, &tcpip.ErrConnectionReset{})
+		return nil
+	}
+	e.lateSettings()
+	if err := e.conn.Shutdown(now, read, write); err != nil {
+		return tcpipError(err)
+	}
+	e.writeShut = e.writeShut || write
+	if read {
+		e.wake |= waiter.ReadableEvents | waiter.EventRdHUp
+	}
+	return nil
+}
+
+// lateSettings tells the connection of settings that may have changed since it
+// began and matter when it ends. e.mu is held.
+func (e *Endpoint) lateSettings() {
+	o := e.proto.options.snapshot()
+	e.conn.SetTimeWait(o.timeWait, e.finWait2(o))
+}
+
+// giveUp ends a handshake that has had no answer, without a word to the peer.
+// e.mu is held.
+func (e *Endpoint) giveUp(now conn.Time, why tcpip.Error) {
+	e.hardErr = why
+	e.UpdateLastError(why)
+	e.conn.Close(now)
+	e.wake |= waiter.EventErr
+}
+
+// Close implements tcpip.Endpoint. What was written is still delivered; the
+// endpoint goes when the peer has acknowledged it and the FIN.
+func (e *Endpoint) Close() {
+	e.do(func(now conn.Time) { e.close(now) })
+}
+
+func (e *Endpoint) close(now conn.Time) {
+	if e.userGone {
+		return
+	}
+	e.userGone = true
+	if !e.started {
+		e.closeIdle()
+		return
+	}
+	linger := e.ops.GetLinger()
+	switch s := e.conn.State(); {
+	case s == conn.StateClosed:
+	case s == conn.StateSynSent:
+		e.giveUp(now, &tcpip.ErrAborted{})
+	case linger.Enabled && linger.Timeout == 0:
+		e.conn.Abort(now)
+	default:
+		e.lateSettings()
+		e.conn.Close(now)
+	}
+	e.writeShut = true
+	// Whoever still waits in Read or Write learns that it is over.
+	e.wake |= waiter.ReadableEvents | waiter.WritableEvents
+	if e.conn.State() != conn.StateClosed {
+		tcpip.AddDanglingEndpoint(e)
+	}
+}
+
+// closeIdle closes an endpoint without a connection. e.mu is held.
+func (e *Endpoint) closeIdle() {
+	if l := e.listening.Load(); l != nil {
+		e.abandon = append(e.abandon, l.queue.close()...)
+	}
+	e.setState(StateClose)
+	e.leave()
+	e.release()
+	e.ready.Store(uint64(waiter.ReadableEvents | waiter.WritableEvents | waiter.EventHUp))
+	e.wake |= waiter.EventHUp | waiter.ReadableEvents | waiter.WritableEvents
+	e.listening.Store(nil)
+}
+
+// Abort implements stack.TransportEndpoint and tcpip.Endpoint: the connection
+// is reset at once, and the endpoint gone.
+func (e *Endpoint) Abort() {
+	e.do(func(now conn.Time) {
+		if !e.started || e.conn.State() == conn.StateClosed {
+			e.close(now)
+			return
+		}
+		e.userGone, e.writeShut = true, true
+		e.conn.Abort(now)
+	})
+}
+
+// Wait implements stack.TransportEndpoint: it returns when the endpoint holds
+// nothing of the stack's any more.
+func (e *Endpoint) Wait() {
+	e.mu.Lock()
+	if e.released {
+		e.unlock()
+		return
+	}
+	if e.done == nil {
+		e.done = make(chan struct{})
+	}
+	done := e.done
+	e.unlock()
+	<-done
+}

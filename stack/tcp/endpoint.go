@@ -1,0 +1,340 @@
+package tcp
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/ports"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"github.com/tcprepair/ustack/stack/tcp/conn"
+)
+
+// Endpoint is one TCP socket: unbound, bound, listening, or with a connection.
+//
+// Lock order: a goroutine that holds mu may take the stack's tables, the
+// listener's queue and the inbox, never another endpoint's mu. Packets are
+// written and waiters notified with no lock held at all.
+type Endpoint struct {
+	tcpip.DefaultSocketOptionsHandler
+
+	proto  *protocol
+	stack  *stack.Stack
+	wq     *waiter.Queue
+	number uint64
+	ops    tcpip.SocketOptions
+	stats  Stats
+	inbox  inbox
+
+	// What may be read without mu; it is written with mu held.
+	state     atomic.Uint32 // an EndpointState
+	ready     atomic.Uint64 // a waiter.EventMask: what Readiness reports
+	listening atomic.Pointer[listener]
+	// refused counts what never reached the connection.
+	refused [conn.NumDropReasons]atomic.Uint32
+
+	lastErrorMu sync.Mutex
+	lastError   tcpip.Error
+
+	mu sync.Mutex
+
+	// The rest is guarded by mu.
+
+	info     stack.TransportEndpointInfo
+	owner    tcpip.PacketOwner
+	settings settings
+	place    place
+	route    *stack.Route
+
+	// conn is in use from started on, and stays readable after its end.
+	conn    conn.Conn
+	started bool
+	passive bool // opened by a peer's SYN
+	// hardErr, if set, is why the connection ended, where that is not conn's
+	// to know; it goes before conn.Err.
+	hardErr tcpip.Error
+	// connectDone: Connect has reported the outcome of the handshake.
+	connectDone bool
+	writeShut   bool // by the user
+	userGone    bool // Close was called
+
+	// embryo is the listener whose half-open connection this is.
+	embryo *listener
+	// deferUntil is when that connection's last ACK counts without data.
+	deferUntil conn.Time
+
+	wake    waiter.EventMask // for the next unlock to notify
+	sending bool             // some goroutine is writing packets; see unlock
+	quiet   sync.Cond        // signalled when sending ends; its lock is mu
+	strays  []packet         // for others, once the lock is let go
+	abandon []*Endpoint      // to be aborted then
+	timer   timer
+	gauges  gauges
+	counted conn.Counters // what of conn's counters the stack's have
+
+	released bool          // nothing of the stack's is held any more
+	done     chan struct{} // closed then, if somebody waits
+}
+
+// place is what an endpoint holds in the stack's tables.
+type place struct {
+	// Who a port is reserved for.
+	portReserved bool
+	nets         []tcpip.NetworkProtocolNumber
+	flags        ports.Flags // as they were when the port was reserved
+	device       tcpip.NICID
+	addr         tcpip.Address
+	dest         tcpip.FullAddress
+	// Whose packets are delivered to the endpoint.
+	registered bool
+	listedFor  []tcpip.NetworkProtocolNumber
+}
+
+var (
+	_ tcpip.Endpoint             = (*Endpoint)(nil)
+	_ stack.TransportEndpoint    = (*Endpoint)(nil)
+	_ tcpip.SocketOptionsHandler = (*Endpoint)(nil)
+)
+
+func newEndpoint(p *protocol, net tcpip.NetworkProtocolNumber, wq *waiter.Queue) *Endpoint {
+	e := &Endpoint{
+		proto:  p,
+		stack:  p.stack,
+		wq:     wq,
+		number: p.lastID.Add(1),
+		info:   stack.TransportEndpointInfo{NetProto: net, TransProto: ProtocolNumber},
+	}
+	o := p.options.snapshot()
+	e.ops.InitHandler(&tcpip.DefaultSocketOptionsHandler{}, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
+	e.ops.SetMulticastLoop(true)
+	e.ops.SetQuickAck(true)
+	e.ops.SetDelayOption(o.delay)
+	e.ops.SetSendBufferSize(int64(o.sndBuf.Default), false)
+	e.ops.SetReceiveBufferSize(int64(o.rcvBuf.Default), false)
+	e.ops.InitHandler(e, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
+	e.settings = defaultSettings(o)
+	e.quiet.L = &e.mu
+	e.setState(StateInitial)
+	e.ready.Store(uint64(waiter.WritableEvents | waiter.EventHUp)) // as Linux's tcp_poll has it
+	return e
+}
+
+// ID is the endpoint's number: positive, unique among the stack's endpoints,
+// and the same for as long as the endpoint lives.
+func (e *Endpoint) ID() uint64 { return e.number }
+
+// do runs f with the endpoint locked and everything that arrived before taken
+// into account, then sends what is to be sent and tells whom it concerns.
+func (e *Endpoint) do(f func(now conn.Time)) {
+	e.mu.Lock()
+	now := e.proto.now()
+	e.drain(now)
+	f(now)
+	e.unlock()
+}
+
+// unlock lets go of e.mu after it has settled what was done under it: the
+// inbox is empty, output is on its way, the timer stands, waiters know.
+//
+// Output is pulled with the lock held but written without it, because a write
+// may run far: into a queueing discipline, or, on a loopback, straight into the
+// peer's HandlePacket and from there back into ours. To keep the order one
+// goroutine at a time sends; others leave their output to it. That also bounds
+// the recursion: an endpoint appears on a call stack once as a sender, however
+// many answers its own packets draw.
+func (e *Endpoint) unlock() {
+	for {
+		now := e.proto.now()
+		e.drain(now)
+		n := e.observe()
+		var out outbox
+		if !e.sending {
+			e.pull(now, &out)
+			e.sending = out.n > 0
+		}
+		if !e.sending {
+			e.rest(now)
+		}
+		n.strays, e.strays = e.strays, nil
+		n.abandon, e.abandon = e.abandon, nil
+		e.mu.Unlock()
+
+		n.tell(e)
+		if out.n > 0 {
+			out.write(e)
+			e.mu.Lock()
+			e.sending = false
+			e.quiet.Broadcast()
+			continue
+		}
+		// A packet pushed after our drain, by a goroutine that found the lock
+		// taken, is ours to process.
+		if e.inbox.empty() || !e.mu.TryLock() {
+			return
+		}
+	}
+}
+
+// rest is what remains to do when there is nothing to send. e.mu is held.
+func (e *Endpoint) rest(now conn.Time) {
+	if !e.started {
+		return
+	}
+	if e.conn.State() == conn.StateClosed {
+		e.release()
+		return
+	}
+	e.timer.arm(e, now, e.conn.Deadline())
+}
+
+// news is what a turn with the lock has brought that concerns others.
+type news struct {
+	wake    waiter.EventMask
+	accept  *listener // whose queue the endpoint is ready for
+	orphans *listener // whose embryo the endpoint no longer is
+	strays  []packet
+	abandon []*Endpoint
+}
+
+// tell passes the news on. No lock is held.
+func (n *news) tell(e *Endpoint) {
+	if n.orphans != nil {
+		n.orphans.queue.forget(e)
+	}
+	if n.accept != nil {
+		n.accept.deliver(e)
+	}
+	if n.wake != 0 {
+		e.wq.Notify(n.wake)
+	}
+	for _, child := range n.abandon {
+		child.Abort()
+	}
+	if len(n.strays) > 0 {
+		e.proto.redeliver(e, n.strays)
+	}
+}
+
+// observe takes note of what the connection has become. e.mu is held.
+func (e *Endpoint) observe() (n news) {
+	if !e.started {
+		n.wake, e.wake = e.wake, 0
+		return n
+	}
+	ev := e.conn.Events()
+	from, to := conn.State(e.state.Load()), e.conn.State()
+	e.countState(ev, from, to)
+	e.countEvents()
+	e.publishState(to)
+	if err := e.conn.Err(); err != nil && ev&conn.EventError != 0 && e.hardErr == nil {
+		e.UpdateLastError(tcpipError(err))
+	}
+	if to == conn.StateClosed {
+		e.leave()
+	}
+	if l := e.embryo; l != nil {
+		switch {
+		case to == conn.StateClosed:
+			e.embryo, n.orphans = nil, l
+		case to != conn.StateSynReceived:
+			e.embryo, n.accept = nil, l
+		}
+	}
+	e.ready.Store(uint64(e.readiness()))
+	n.wake = wakeFor(ev) | e.wake
+	e.wake = 0
+	return n
+}
+
+// publishState sets the endpoint's state from the connection's.
+func (e *Endpoint) publishState(s conn.State) {
+	switch {
+	case s != conn.StateClosed:
+		e.setState(connState(s))
+	case e.hardErr != nil || e.conn.Err() != nil:
+		e.setState(StateError)
+	default:
+		e.setState(StateClose)
+	}
+}
+
+// wakeFor says which waiters an event concerns.
+func wakeFor(ev conn.Event) (mask waiter.EventMask) {
+	if ev&conn.EventReadable != 0 {
+		mask |= waiter.ReadableEvents
+	}
+	if ev&(conn.EventWritable|conn.EventEstablished) != 0 {
+		mask |= waiter.WritableEvents
+	}
+	if ev&conn.EventPeerClosed != 0 {
+		mask |= waiter.ReadableEvents | waiter.EventRdHUp
+	}
+	if ev&conn.EventError != 0 {
+		mask |= waiter.EventErr | waiter.ReadableEvents | waiter.WritableEvents
+	}
+	if ev&conn.EventClosed != 0 {
+		mask |= waiter.EventHUp | waiter.ReadableEvents | waiter.WritableEvents
+	}
+	return mask
+}
+
+// readiness says what an endpoint with a connection is ready for, as Linux's
+// tcp_poll does. e.mu is held.
+func (e *Endpoint) readiness() (mask waiter.EventMask) {
+	s := e.conn.State()
+	peerDone := e.conn.ReadEnded()
+	closed := s == conn.StateClosed
+	if s == conn.StateSynSent || s == conn.StateSynReceived {
+		return 0
+	}
+	if e.conn.Readable() > 0 || peerDone {
+		mask |= waiter.ReadableEvents
+	}
+	if peerDone {
+		mask |= waiter.EventRdHUp
+	}
+	if e.conn.Writable() > 0 || closed || e.writeShut {
+		mask |= waiter.WritableEvents
+	}
+	if closed || peerDone && e.writeShut {
+		mask |= waiter.EventHUp
+	}
+	if closed && (e.hardErr != nil || e.conn.Err() != nil) {
+		mask |= waiter.EventErr
+	}
+	return mask
+}
+
+// Readiness implements tcpip.Endpoint. It takes no lock that is held while
+// waiters are notified, so it may be called from a notification.
+func (e *Endpoint) Readiness(mask waiter.EventMask) waiter.EventMask {
+	ready := waiter.EventMask(e.ready.Load())
+	if l := e.listening.Load(); l != nil {
+		ready = l.readiness()
+	}
+	return ready & (mask | waiter.EventErr | waiter.EventHUp)
+}
+
+// SetOwner implements tcpip.Endpoint.
+func (e *Endpoint) SetOwner(owner tcpip.PacketOwner) {
+	e.mu.Lock()
+	defer e.unlock()
+	e.owner = owner
+}
+
+// Info implements tcpip.Endpoint. The result is a *stack.TransportEndpointInfo.
+func (e *Endpoint) Info() tcpip.EndpointInfo {
+	e.mu.Lock()
+	defer e.unlock()
+	info := e.info
+	return &info
+}
+
+// StopWork keeps the endpoint locked, so that what arrives has to wait, until
+// ResumeWork. It is for tests.
+func (e *Endpoint) StopWork() { e.mu.Lock() }
+
+// ResumeWork undoes StopWork.
+func (e *Endpoint) ResumeWork() { e.unlock() }

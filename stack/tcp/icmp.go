@@ -1,0 +1,84 @@
+package tcp
+
+import (
+	"encoding/binary"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"github.com/tcprepair/ustack/stack/tcp/conn"
+)
+
+// icmpQuoteSize is how much of the offending transport header an ICMP error
+// carries at least (RFC 792).
+const icmpQuoteSize = 8
+
+// HandleError implements stack.TransportEndpoint: an ICMP error about one of
+// our packets. pkt's data begins with the offending TCP header, of which
+// icmpQuoteSize bytes are certain: the ports and the sequence number.
+func (e *Endpoint) HandleError(err stack.TransportError, pkt *stack.PacketBuffer) {
+	b, ok := pkt.Data().PullUp(icmpQuoteSize)
+	if !ok {
+		return
+	}
+	p := packet{icmp: err, net: pkt.NetworkProtocolNumber}
+	p.seg.Seq = seqnum.Value(binary.BigEndian.Uint32(b[4:]))
+	e.handle(&p)
+}
+
+// inputICMP tells the connection of an ICMP error. e.mu is held.
+func (e *Endpoint) inputICMP(now conn.Time, p *packet) {
+	if !e.started || e.conn.State() == conn.StateClosed {
+		return
+	}
+	if p.icmp.Kind() == stack.PacketTooBigTransportError {
+		if e.settings.mtuDiscover.df() { // else routers fragment, and it is no concern of ours
+			e.proto.drop(e.conn.PathMTU(now, p.seg.Seq, mssFor(p.icmp.Info())))
+		}
+		return
+	}
+	if err, ok := pathErrors[p.icmp.Kind()]; ok {
+		e.queueErr(p, err)
+		e.proto.drop(e.conn.PathError(now, p.seg.Seq, err))
+	}
+}
+
+// mssFor is the payload that a packet of a path MTU can carry. The stack
+// reports an MTU without the IP header.
+func mssFor(mtu uint32) uint16 {
+	const least = header.TCPMinimumSize + 1
+	return uint16(min(max(mtu, least), 0xffff) - header.TCPMinimumSize)
+}
+
+// queueErr records an ICMP error for a user that asked for it by IP_RECVERR or
+// IPV6_RECVERR. e.mu is held.
+func (e *Endpoint) queueErr(p *packet, err error) {
+	wanted := e.ops.GetIPv4RecvError()
+	if e.route != nil && e.route.NetProto() == header.IPv6ProtocolNumber {
+		wanted = e.ops.GetIPv6RecvError()
+	}
+	if !wanted {
+		return
+	}
+	id := e.info.ID
+	e.ops.QueueErr(&tcpip.SockError{
+		Err:      tcpipError(err),
+		Cause:    p.icmp,
+		Dst:      tcpip.FullAddress{NIC: e.info.RegisterNICID, Addr: id.RemoteAddress, Port: id.RemotePort},
+		Offender: tcpip.FullAddress{NIC: e.info.RegisterNICID, Addr: id.LocalAddress, Port: id.LocalPort},
+		NetProto: p.net,
+	})
+}
+
+// pathErrors says what an ICMP error means to a connection.
+var pathErrors = map[stack.TransportErrorKind]error{
+	stack.DestinationHostUnreachableTransportError:    conn.ErrHostUnreachable,
+	stack.DestinationHostDownTransportError:           conn.ErrHostUnreachable,
+	stack.SourceHostIsolatedTransportError:            conn.ErrHostUnreachable,
+	stack.SourceRouteFailedTransportError:             conn.ErrHostUnreachable,
+	stack.DestinationNetworkUnreachableTransportError: conn.ErrNetUnreachable,
+	stack.DestinationPortUnreachableTransportError:    conn.ErrRefused,
+	stack.DestinationProtoUnreachableTransportError:   conn.ErrRefused,
+}

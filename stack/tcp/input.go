@@ -1,0 +1,191 @@
+package tcp
+
+import (
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"github.com/tcprepair/ustack/stack/tcp/conn"
+)
+
+// receive reads a segment out of a packet and counts it. The payload is
+// referenced, not copied. A reason other than NotDropped means that there is no
+// segment; it has been counted for the stack.
+func (p *protocol) receive(id stack.TransportEndpointID, pkt *stack.PacketBuffer, to *packet) conn.DropReason {
+	h := header.TCP(pkt.TransportHeader().Slice())
+	if len(h) < header.TCPMinimumSize || int(h.DataOffset()) < header.TCPMinimumSize || int(h.DataOffset()) > len(h) {
+		p.stats.InvalidSegmentsReceived.Increment()
+		p.drop(conn.DropTCPFlags)
+		return conn.DropTCPFlags
+	}
+	if !checksumOK(h, pkt) {
+		p.stats.ChecksumErrors.Increment()
+		p.drop(conn.DropTCPChecksum)
+		return conn.DropTCPChecksum
+	}
+	p.stats.ValidSegmentsReceived.Increment()
+	to.id, to.net, to.nic = id, pkt.NetworkProtocolNumber, pkt.NICID
+	s := &to.seg
+	s.Seq = seqnum.Value(h.SequenceNumber())
+	s.Ack = seqnum.Value(h.AckNumber())
+	s.Flags = h.Flags()
+	s.Window = h.WindowSize()
+	s.Urgent = h.UrgentPointer()
+	s.CE = congestionExperienced(pkt)
+	s.Arrived = p.now()
+	conn.ParseOptions(h[header.TCPMinimumSize:h.DataOffset()], s.Has(header.TCPFlagSyn), &s.Options)
+	if s.Has(header.TCPFlagRst) {
+		p.stats.ResetsReceived.Increment()
+	}
+	if pkt.Data().Size() > 0 {
+		s.Payload = pkt.Data().ToBuffer()
+	}
+	return conn.NotDropped
+}
+
+// checksumOK verifies the TCP checksum, unless the link has.
+func checksumOK(h header.TCP, pkt *stack.PacketBuffer) bool {
+	if pkt.RXChecksumValidated {
+		return true
+	}
+	net := pkt.Network()
+	data := pkt.Data()
+	return h.IsChecksumValid(net.SourceAddress(), net.DestinationAddress(), data.Checksum(), uint16(data.Size()))
+}
+
+// congestionExperienced reports whether a router marked the packet.
+// https://www.rfc-editor.org/rfc/rfc3168#section-5
+func congestionExperienced(pkt *stack.PacketBuffer) bool {
+	const ce = 3
+	tos, _ := pkt.Network().TOS()
+	return tos&ce == ce
+}
+
+// HandlePacket implements stack.TransportEndpoint. It never waits for the
+// endpoint: if another goroutine has it locked, that one processes the packet
+// before it lets go. So it may be called from within this endpoint's own
+// sending, as happens on a loopback.
+func (e *Endpoint) HandlePacket(id stack.TransportEndpointID, pkt *stack.PacketBuffer) {
+	var p packet
+	if reason := e.proto.receive(id, pkt, &p); reason != conn.NotDropped {
+		e.countMalformed(reason)
+		return
+	}
+	e.stats.SegmentsReceived.Increment()
+	e.handle(&p)
+}
+
+// countMalformed counts a segment that could not be read.
+func (e *Endpoint) countMalformed(reason conn.DropReason) {
+	if reason == conn.DropTCPChecksum {
+		e.stats.ReceiveErrors.ChecksumErrors.Increment()
+		return
+	}
+	e.stats.ReceiveErrors.MalformedPacketsReceived.Increment()
+}
+
+// handle takes a packet that was delivered to the endpoint, and owns it.
+func (e *Endpoint) handle(p *packet) {
+	if l := e.listening.Load(); l != nil {
+		if p.icmp == nil {
+			l.input(p)
+		}
+		return
+	}
+	if e.mu.TryLock() {
+		now := e.proto.now()
+		e.drain(now)
+		e.input(now, p)
+		e.unlock()
+		return
+	}
+	if !e.inbox.push(p) {
+		e.refuse(p, conn.DropSocketBacklog)
+		e.stats.ReceiveErrors.SegmentQueueDropped.Increment()
+		e.proto.droppedPackets.Increment()
+		return
+	}
+	// Whoever had the lock may have looked into the inbox before the push and
+	// let go after our attempt. Then nobody else comes for the packet.
+	if e.mu.TryLock() {
+		e.unlock()
+	}
+}
+
+// refuse drops a packet that the connection never saw.
+func (e *Endpoint) refuse(p *packet, reason conn.DropReason) {
+	p.release()
+	e.proto.drop(reason)
+	e.refused[reason].Add(1)
+}
+
+// drain processes the inbox. e.mu is held.
+func (e *Endpoint) drain(now conn.Time) {
+	for !e.inbox.empty() {
+		queue := e.inbox.take()
+		for i := range queue {
+			e.input(now, &queue[i])
+		}
+		e.inbox.giveBack(queue)
+	}
+}
+
+// input processes one packet, and owns it. e.mu is held.
+func (e *Endpoint) input(now conn.Time, p *packet) {
+	switch {
+	case p.icmp != nil:
+		e.inputICMP(now, p)
+	case !e.started || !e.place.registered || e.conn.State() == conn.StateClosed:
+		// It found the endpoint while there was a connection, which has ended
+		// since. Its tuple may mean something to another endpoint.
+		e.strays = append(e.strays, *p)
+	case e.embryo != nil:
+		e.inputEmbryo(now, p)
+	default:
+		e.inputConn(now, p)
+	}
+}
+
+// inputConn gives a segment to the connection. e.mu is held.
+func (e *Endpoint) inputConn(now conn.Time, p *packet) {
+	if e.conn.State() == conn.StateTimeWait && e.conn.Reusable(&p.seg) {
+		// The tuple's next connection begins. This one waits on, out of the
+		// tables, for whatever the user may still want to read.
+		e.leave()
+		e.strays = append(e.strays, *p)
+		return
+	}
+	reason := e.conn.Input(now, &p.seg)
+	e.proto.drop(reason)
+	if reason == conn.NotDropped && e.route != nil {
+		e.route.ConfirmReachable()
+	}
+	if e.proto.probe != nil {
+		e.runProbe(now)
+	}
+}
+
+// redeliver hands on segments that found no connection any more, as if they
+// came from the network now: to a listener, or for a reset in answer. No lock
+// is held.
+func (p *protocol) redeliver(from *Endpoint, strays []packet) {
+	for i := range strays {
+		s := &strays[i]
+		ep, _ := p.stack.FindTransportEndpoint(s.net, ProtocolNumber, s.id, s.nic).(*Endpoint)
+		if ep == nil || ep == from {
+			p.answerStray(s)
+			continue
+		}
+		ep.handle(s)
+	}
+}
+
+// netProtos lists the network protocols an endpoint of protocol net, bound to
+// addr, receives from: both, for an IPv6 wildcard that is not v6only.
+func netProtos(net tcpip.NetworkProtocolNumber, both bool) []tcpip.NetworkProtocolNumber {
+	if both {
+		return []tcpip.NetworkProtocolNumber{header.IPv6ProtocolNumber, header.IPv4ProtocolNumber}
+	}
+	return []tcpip.NetworkProtocolNumber{net}
+}

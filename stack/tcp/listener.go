@@ -1,0 +1,269 @@
+package tcp
+
+import (
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"github.com/tcprepair/ustack/stack/tcp/conn"
+)
+
+// listener is what an endpoint has in LISTEN. Its packets are processed
+// without the endpoint's lock: they only concern the queue, or make a new
+// endpoint.
+type listener struct {
+	ep    *Endpoint
+	queue acceptQueue
+	// lastCookie is when a SYN was last answered with a cookie, zero if never.
+	// It is a conn.Time.
+	lastCookie atomic.Int64
+}
+
+// Listen implements tcpip.Endpoint. On a listener it changes the backlog.
+func (e *Endpoint) Listen(backlog int) tcpip.Error {
+	e.mu.Lock()
+	defer e.unlock()
+	switch e.EndpointState() {
+	case StateListen:
+		e.listening.Load().queue.setBacklog(backlog)
+		return nil
+	case StateBound:
+	default:
+		return &tcpip.ErrInvalidEndpointState{}
+	}
+	l := &listener{ep: e}
+	l.queue.setBacklog(backlog)
+	// Packets come as soon as the endpoint is registered.
+	e.listening.Store(l)
+	if err := e.register(&e.place, e.place.nets, e.info.ID); err != nil {
+		e.listening.Store(nil)
+		return err
+	}
+	e.setState(StateListen)
+	return nil
+}
+
+// Accept implements tcpip.Endpoint.
+func (e *Endpoint) Accept(peer *tcpip.FullAddress) (tcpip.Endpoint, *waiter.Queue, tcpip.Error) {
+	l := e.listening.Load()
+	if l == nil {
+		return nil, nil, &tcpip.ErrInvalidEndpointState{}
+	}
+	child := l.queue.next()
+	if child == nil {
+		if l.queue.isClosed() {
+			return nil, nil, &tcpip.ErrInvalidEndpointState{}
+		}
+		return nil, nil, &tcpip.ErrWouldBlock{}
+	}
+	if peer != nil {
+		child.mu.Lock()
+		*peer = child.remote()
+		child.unlock()
+	}
+	return child, child.wq, nil
+}
+
+// readiness is what a listener is ready for.
+func (l *listener) readiness() (mask waiter.EventMask) {
+	if l.queue.pending() {
+		mask |= waiter.ReadableEvents
+	}
+	if l.queue.isClosed() {
+		mask |= waiter.ReadableEvents | waiter.EventHUp
+	}
+	return mask
+}
+
+// deliver makes a connection acceptable whose handshake is complete. No lock
+// is held.
+func (l *listener) deliver(child *Endpoint) {
+	if !l.queue.promote(child) {
+		child.Abort()
+		return
+	}
+	l.ep.wq.Notify(waiter.ReadableEvents)
+}
+
+// input takes a segment that was sent to the listener, and owns it.
+// https://www.rfc-editor.org/rfc/rfc9293#section-3.10.7.2
+func (l *listener) input(p *packet) {
+	switch flags := p.seg.Flags & (header.TCPFlagSyn | header.TCPFlagRst | header.TCPFlagAck | header.TCPFlagFin); {
+	case flags&header.TCPFlagRst != 0:
+		l.refuse(p, conn.DropReset)
+	case flags&header.TCPFlagAck != 0:
+		l.inputAck(p)
+	case flags == header.TCPFlagSyn:
+		l.inputSyn(p)
+	default:
+		l.refuse(p, conn.DropTCPFlags)
+	}
+}
+
+// refuse drops a segment.
+func (l *listener) refuse(p *packet, reason conn.DropReason) {
+	l.ep.refuse(p, reason)
+	l.ep.proto.droppedPackets.Increment()
+}
+
+// reset answers a segment with a reset.
+func (l *listener) reset(p *packet, reason conn.DropReason) {
+	l.ep.proto.drop(reason)
+	l.ep.refused[reason].Add(1)
+	l.ep.proto.answerReset(p)
+}
+
+// inputSyn takes a SYN: the second step.
+func (l *listener) inputSyn(p *packet) {
+	if l.queue.isClosed() {
+		l.reset(p, conn.DropNoSocket) // shut down: nobody will accept
+		return
+	}
+	switch l.queue.admit(l.ep.proto.options.snapshot().alwaysCookies) {
+	case admitNot:
+		l.ep.stats.ReceiveErrors.ListenOverflowSynDrop.Increment()
+		l.ep.proto.stats.ListenOverflowSynDrop.Increment()
+		l.refuse(p, conn.DropListenOverflow)
+	case admitCookie:
+		l.sendCookie(p)
+	case admitEmbryo:
+		l.hatch(p)
+	}
+}
+
+// hatch makes an embryo of an admitted SYN.
+func (l *listener) hatch(p *packet) {
+	child, err := l.ep.newChild(p, new(waiter.Queue))
+	if err != nil {
+		l.queue.refuseComing()
+		l.ep.failedAttempt()
+		p.release()
+		return
+	}
+	// child is locked and nobody else's yet.
+	child.embryo = l
+	if !l.queue.add(child) {
+		child.discard()
+		l.reset(p, conn.DropNoSocket)
+		return
+	}
+	now := child.proto.now()
+	if d := child.settings.deferAccept; d > 0 {
+		child.deferUntil = now.Add(d)
+	}
+	cfg := child.config(now)
+	child.conn.Accept(now, &cfg, &p.seg)
+	child.started = true
+	child.unlock()
+}
+
+// newChild makes the endpoint for the connection that a SYN, or the ACK of a
+// cookie, opens. It is registered and returned locked; the caller starts its
+// connection.
+func (e *Endpoint) newChild(p *packet, wq *waiter.Queue) (*Endpoint, tcpip.Error) {
+	route, err := e.proto.replyRoute(p)
+	if err != nil {
+		return nil, err
+	}
+	child := newEndpoint(e.proto, p.net, wq)
+	child.inherit(e)
+	child.mu.Lock()
+	child.passive, child.connectDone = true, true
+	child.route = route
+	nets := []tcpip.NetworkProtocolNumber{p.net}
+	child.place = child.placeFor(nets)
+	child.info.RegisterNICID = p.nic
+	child.info.BindAddr = p.id.LocalAddress
+	if err := child.register(&child.place, nets, p.id); err != nil {
+		child.discard()
+		return nil, err
+	}
+	child.info.ID = p.id
+	child.place.addr = p.id.LocalAddress
+	child.place.dest = tcpip.FullAddress{Addr: p.id.RemoteAddress, Port: p.id.RemotePort}
+	// Keeps others from binding the port when the listener is gone.
+	child.place.portReserved = child.stack.ReserveTuple(child.place.reservation(p.id.LocalPort))
+	return child, nil
+}
+
+// discard gives up a locked endpoint whose connection has not started.
+func (e *Endpoint) discard() {
+	e.userGone = true
+	e.embryo = nil
+	e.setState(StateClose)
+	e.release()
+	e.unlock()
+}
+
+// inherit copies a listener's options to a connection of its. e is nobody
+// else's yet.
+func (e *Endpoint) inherit(from *Endpoint) {
+	from.mu.Lock()
+	e.settings, e.owner = from.settings, from.owner
+	from.unlock()
+	src, dst := &from.ops, &e.ops
+	// The handlers would lock e for what config will take from here anyway.
+	dst.InitHandler(&nicChecker{stack: e.stack}, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
+	dst.SetReuseAddress(src.GetReuseAddress())
+	dst.SetReusePort(src.GetReusePort())
+	dst.SetV6Only(src.GetV6Only())
+	dst.SetKeepAlive(src.GetKeepAlive())
+	dst.SetDelayOption(src.GetDelayOption())
+	dst.SetCorkOption(src.GetCorkOption())
+	dst.SetQuickAck(src.GetQuickAck())
+	dst.SetLinger(src.GetLinger())
+	dst.SetMark(src.GetMark())
+	dst.SetExperimentOptionValue(src.GetExperimentOptionValue())
+	dst.SetSendBufferSize(src.GetSendBufferSize(), false)
+	dst.SetReceiveBufferSize(src.GetReceiveBufferSize(), false)
+	dst.SetBindToDevice(src.GetBindToDevice())
+	dst.InitHandler(e, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
+}
+
+// nicChecker is a socket-option handler that does nothing but know which
+// interfaces there are.
+type nicChecker struct {
+	tcpip.DefaultSocketOptionsHandler
+	stack *stack.Stack
+}
+
+// HasNIC implements tcpip.SocketOptionsHandler.
+func (c *nicChecker) HasNIC(id int32) bool { return c.stack.HasNIC(tcpip.NICID(id)) }
+
+// inputEmbryo takes a segment for a half-open connection. A place in the
+// accept queue is kept for the connection before the segment can complete it:
+// with none the last ACK is dropped, and the retransmitted SYN-ACK will draw
+// another. e.mu is held.
+func (e *Endpoint) inputEmbryo(now conn.Time, p *packet) {
+	l := e.embryo
+	completing := p.seg.Flags&(header.TCPFlagSyn|header.TCPFlagRst|header.TCPFlagAck) == header.TCPFlagAck
+	if !completing || e.conn.Frozen() {
+		e.inputConn(now, p)
+		return
+	}
+	if e.deferred(now, p) {
+		p.release()
+		return
+	}
+	e.adoptCookie(now, p)
+	if !l.queue.keep(e) {
+		e.stats.ReceiveErrors.ListenOverflowAckDrop.Increment()
+		e.proto.stats.ListenOverflowAckDrop.Increment()
+		e.refuse(p, conn.DropListenOverflow)
+		return
+	}
+	e.inputConn(now, p)
+	if e.conn.State() == conn.StateSynReceived {
+		l.queue.unkeep(e)
+	}
+}
+
+// deferred reports whether TCP_DEFER_ACCEPT makes the last ACK of the
+// handshake wait for data. The peer takes the connection for open and will
+// send; the SYN-ACK that is sent again in the meantime does no harm.
+func (e *Endpoint) deferred(now conn.Time, p *packet) bool {
+	return e.deferUntil > now && p.seg.DataLen() == 0 && !p.seg.Has(header.TCPFlagFin)
+}

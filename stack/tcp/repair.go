@@ -1,0 +1,99 @@
+package tcp
+
+import (
+	"cmp"
+	"slices"
+
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"github.com/tcprepair/ustack/stack/repair"
+	"github.com/tcprepair/ustack/stack/tcp/conn"
+)
+
+// SetRepair freezes (On) or thaws (Off, OffNoProbe) the endpoint's connection.
+// When it returns from On the connection is silent and still: what arrives,
+// and what had arrived and not been processed, is dropped and counted as
+// DropSocketRepair, nothing is sent any more, no timer acts. Off sends a window
+// probe, so that the peer tells where it stands.
+//
+// The error is conn.ErrNotConnected without a connection, conn.ErrInvalid for
+// a listener or a mode there is not. SetRepair must not be called from a
+// waiter's notification.
+func (e *Endpoint) SetRepair(m repair.Mode) (err error) {
+	e.mu.Lock()
+	defer e.unlock()
+	switch {
+	case e.listening.Load() != nil:
+		return conn.ErrInvalid
+	case !e.started:
+		return conn.ErrNotConnected
+	}
+	now := e.proto.now()
+	if m != repair.On {
+		e.drain(now) // what came during the freeze must not act after it
+	}
+	if err := e.conn.SetRepair(now, m); err != nil {
+		return err
+	}
+	e.drain(now) // nor what came before it and has not been looked at
+	for m == repair.On && e.sending {
+		// Packets made before are still on their way out.
+		e.quiet.Wait()
+	}
+	return nil
+}
+
+// Frozen reports whether the endpoint's connection is in repair mode.
+func (e *Endpoint) Frozen() bool {
+	e.mu.Lock()
+	defer e.unlock()
+	return e.started && e.conn.Frozen()
+}
+
+// QueueSeq is the sequence number after the last byte of a queue of the
+// connection's, as Linux's TCP_QUEUE_SEQ reports it. The error is
+// conn.ErrNotConnected without a connection, conn.ErrInvalid for NoQueue.
+func (e *Endpoint) QueueSeq(q repair.Queue) (uint32, error) {
+	e.mu.Lock()
+	defer e.unlock()
+	if !e.started {
+		return 0, conn.ErrNotConnected
+	}
+	seq, err := e.conn.QueueSeq(q)
+	return uint32(seq), err
+}
+
+// Drops counts the segments that the endpoint has refused, by reason.
+func (e *Endpoint) Drops() (d [conn.NumDropReasons]uint32) {
+	e.mu.Lock()
+	defer e.unlock()
+	d = *e.conn.Drops()
+	for i := range d {
+		d[i] += e.refused[i].Load()
+	}
+	return d
+}
+
+// ConnInfo describes the endpoint's connection. Without one its state is
+// conn.StateListen for a listener, conn.StateClosed for the rest.
+func (e *Endpoint) ConnInfo() conn.Info {
+	e.mu.Lock()
+	defer e.unlock()
+	if e.listening.Load() != nil {
+		return conn.Info{State: conn.StateListen}
+	}
+	return e.conn.Info(e.proto.now())
+}
+
+// Endpoints lists the TCP endpoints that packets of a stack are delivered to,
+// listeners and connections, by ID.
+func Endpoints(s *stack.Stack) []*Endpoint {
+	var list []*Endpoint
+	for _, t := range s.RegisteredEndpoints() {
+		if e, ok := t.(*Endpoint); ok {
+			list = append(list, e)
+		}
+	}
+	slices.SortFunc(list, func(a, b *Endpoint) int { return cmp.Compare(a.number, b.number) })
+	return slices.Compact(list) // one that serves IPv4 and IPv6 is listed twice
+}

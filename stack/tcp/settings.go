@@ -1,0 +1,132 @@
+package tcp
+
+import (
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"github.com/tcprepair/ustack/stack/tcp/conn"
+)
+
+// settings are an endpoint's options that tcpip.SocketOptions has no place
+// for. A connection that a listener accepts starts with a copy of the
+// listener's.
+type settings struct {
+	user         conn.UserOptions
+	congestion   string
+	ttl          uint8 // IPv4; 0: the network's default
+	hopLimit     uint8 // IPv6; 0: likewise
+	tos          uint8 // without the ECN bits
+	trafficClass uint8
+	mtuDiscover  mtuDiscovery
+	finWait2     time.Duration // TCP_LINGER2; 0: the stack's; negative: none
+	deferAccept  time.Duration
+	synCount     int  // TCP_SYNCNT; 0: the stack's
+	rcvBufSet    bool // by the user: no auto-tuning
+	sndBufSet    bool
+}
+
+func defaultSettings(o *optionValues) settings {
+	return settings{
+		congestion: o.congestion,
+		user: conn.UserOptions{
+			NoDelay: !o.delay,
+			Keepalive: conn.Keepalive{
+				Idle:     DefaultKeepaliveIdle,
+				Interval: DefaultKeepaliveInterval,
+				Count:    DefaultKeepaliveCount,
+			},
+		},
+	}
+}
+
+// mtuDiscovery is the value of IP_MTU_DISCOVER.
+type mtuDiscovery tcpip.PMTUDStrategy
+
+// df reports whether packets carry the Don't Fragment bit, and path MTU
+// discovery works.
+func (m mtuDiscovery) df() bool {
+	return m != mtuDiscovery(tcpip.PMTUDiscoveryDont)
+}
+
+// config gathers what a connection is born with. e.mu is held; e.route, e.info.ID
+// and the settings are in place.
+func (e *Endpoint) config(now conn.Time) conn.Config {
+	o := e.proto.options.snapshot()
+	mss := routeMSS(e.route)
+	numbers := e.proto.secrets.numbersFor(e.info.ID, now)
+	rcvBuf := int(e.ops.GetReceiveBufferSize())
+	cfg := conn.Config{
+		ISS:           numbers.isn,
+		TSOffset:      numbers.tsOffset,
+		MSS:           mss,
+		GSOMax:        gsoMax(e.route),
+		RcvBuf:        max(rcvBuf/SegOverheadFactor, 1),
+		SndBuf:        max(int(e.ops.GetSendBufferSize()), 1),
+		WindowScaling: true,
+		Timestamps:    true,
+		SACK:          o.sack,
+		MinRTO:        o.minRTO,
+		MaxRTO:        o.maxRTO,
+		Retries:       o.retries,
+		SYNRetries:    o.synRetries,
+		TimeWait:      o.timeWait,
+		FinWait2:      e.finWait2(o),
+		DelayedACK:    !e.ops.GetQuickAck(),
+		RACK:          o.recovery&tcpip.TCPRACKLossDetection != 0,
+		Congestion:    e.settings.congestion,
+		Options:       e.settings.user,
+	}
+	if e.settings.synCount > 0 {
+		cfg.SYNRetries = e.settings.synCount
+	}
+	if o.moderate && !e.settings.rcvBufSet {
+		cfg.RcvBufMax = o.rcvBuf.Max / SegOverheadFactor
+		rcvBuf = max(rcvBuf, o.rcvBuf.Max)
+	}
+	cfg.ScaleFor = rcvBuf
+	if !e.settings.sndBufSet {
+		cfg.SndBufMax = o.sndBuf.Max
+	}
+	return cfg
+}
+
+// finWait2 is how long the connection, once closed, waits for the peer's FIN.
+func (e *Endpoint) finWait2(o *optionValues) time.Duration {
+	switch d := e.settings.finWait2; {
+	case d < 0:
+		return -1
+	case d > 0:
+		return d
+	}
+	if o.linger == 0 {
+		return -1
+	}
+	return o.linger
+}
+
+// gsoMax is the most payload that the link takes in one packet, to cut it up;
+// 0 if it does not.
+func gsoMax(r *stack.Route) int {
+	if !r.HasHostGSOCapability() || r.Loop()&stack.PacketLoop != 0 {
+		return 0
+	}
+	const maxHeaders = header.IPv6MinimumSize + header.TCPHeaderMaximumSize
+	// An IPv4 packet's length, like an IPv6 payload's, is a 16-bit field.
+	return max(min(int(r.GSOMaxSize()), 0xffff)-maxHeaders, 0)
+}
+
+// FindWndScale is the window scale for a receive buffer of wnd bytes: the
+// smallest with which a window field can express it.
+// https://www.rfc-editor.org/rfc/rfc7323#section-2.3
+func FindWndScale(wnd seqnum.Size) int {
+	const maxField, maxScale = 0xffff, 14
+	scale := 0
+	for scale < maxScale && maxField<<scale < int64(wnd) {
+		scale++
+	}
+	return scale
+}

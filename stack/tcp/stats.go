@@ -1,0 +1,164 @@
+package tcp
+
+import (
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"github.com/tcprepair/ustack/stack/tcp/conn"
+)
+
+// Stats counts what happened to one endpoint.
+type Stats struct {
+	// SegmentsReceived counts segments that could be parsed, SegmentsSent
+	// those that were given to the network layer.
+	SegmentsReceived tcpip.StatCounter
+	SegmentsSent     tcpip.StatCounter
+	// FailedConnectionAttempts counts calls of Connect that came to nothing.
+	FailedConnectionAttempts tcpip.StatCounter
+
+	ReceiveErrors ReceiveErrors
+	ReadErrors    tcpip.ReadErrors
+	SendErrors    SendErrors
+	WriteErrors   tcpip.WriteErrors
+}
+
+// IsEndpointStats implements tcpip.EndpointStats.
+func (*Stats) IsEndpointStats() {}
+
+// ReceiveErrors counts segments that were not received as their sender hoped.
+type ReceiveErrors struct {
+	tcpip.ReceiveErrors
+
+	// SegmentQueueDropped counts segments that found the inbox full.
+	SegmentQueueDropped tcpip.StatCounter
+	// ChecksumErrors counts segments with a wrong checksum.
+	ChecksumErrors tcpip.StatCounter
+	// ListenOverflowSynDrop and ListenOverflowAckDrop count SYNs, and the
+	// last ACKs of handshakes, that found a listener's queue full.
+	ListenOverflowSynDrop tcpip.StatCounter
+	ListenOverflowAckDrop tcpip.StatCounter
+	// ZeroRcvWindowState counts how often the advertised window fell to zero.
+	ZeroRcvWindowState tcpip.StatCounter
+	// WantZeroRcvWindow counts how often it would have, had that not moved
+	// the window's right edge back.
+	WantZeroRcvWindow tcpip.StatCounter
+}
+
+// SendErrors counts what went wrong in sending.
+type SendErrors struct {
+	tcpip.SendErrors
+
+	// SegmentSendToNetworkFailed counts segments, SynSendToNetworkFailed the
+	// SYNs among them, that the network layer refused.
+	SegmentSendToNetworkFailed tcpip.StatCounter
+	SynSendToNetworkFailed     tcpip.StatCounter
+	// Retransmits counts retransmitted segments, FastRetransmit those that no
+	// timeout called for, Timeouts how often the retransmission timer fired.
+	Retransmits    tcpip.StatCounter
+	FastRetransmit tcpip.StatCounter
+	Timeouts       tcpip.StatCounter
+}
+
+// Stats implements tcpip.Endpoint. The result is a *Stats.
+func (e *Endpoint) Stats() tcpip.EndpointStats { return &e.stats }
+
+// gauges remembers which of the stack's counters an endpoint is part of, so
+// that each is left as often as it was entered.
+type gauges struct {
+	established bool // in CurrentEstablished
+	connected   bool // in CurrentConnected
+	done        bool // its end has been counted
+}
+
+// countState keeps the stack's counters in step with the connection, which has
+// gone from one state to another. e.mu is held.
+func (e *Endpoint) countState(ev conn.Event, from, to conn.State) {
+	s := &e.proto.stats
+	g := &e.gauges
+	if ev&conn.EventEstablished != 0 && !g.connected {
+		g.established, g.connected = true, true
+		s.CurrentEstablished.Increment()
+		s.CurrentConnected.Increment()
+		if e.passive {
+			s.PassiveConnectionOpenings.Increment()
+		} else {
+			s.ActiveConnectionOpenings.Increment()
+		}
+	}
+	if g.established && to != conn.StateEstablished {
+		g.established = false
+		s.CurrentEstablished.Decrement()
+	}
+	if to == conn.StateClosed && !g.done {
+		g.done = true
+		e.countEnd(from)
+	}
+}
+
+// countEnd counts the end of a connection that was last seen in state from.
+func (e *Endpoint) countEnd(from conn.State) {
+	s := &e.proto.stats
+	if !e.gauges.connected {
+		e.failedAttempt()
+		return
+	}
+	e.gauges.connected = false
+	s.CurrentConnected.Decrement()
+	s.EstablishedClosed.Increment()
+	switch e.conn.Err() {
+	case conn.ErrReset:
+		if from == conn.StateEstablished || from == conn.StateCloseWait {
+			s.EstablishedResets.Increment()
+		}
+	case conn.ErrTimeout:
+		s.EstablishedTimedout.Increment()
+	}
+}
+
+// countEvents adds to the stack's counters what the connection's have grown by
+// since the last time. e.mu is held.
+func (e *Endpoint) countEvents() {
+	now, was := e.conn.Counters(), &e.counted
+	if *now == *was {
+		return
+	}
+	s := &e.proto.stats
+	add := func(n, w uint64, to ...*tcpip.StatCounter) {
+		if n == w {
+			return
+		}
+		for _, c := range to {
+			c.IncrementBy(n - w)
+		}
+	}
+	add(now.Retransmits, was.Retransmits, s.Retransmits, &e.stats.SendErrors.Retransmits)
+	add(now.FastRetransmits, was.FastRetransmits, s.FastRetransmit, &e.stats.SendErrors.FastRetransmit)
+	add(now.Timeouts, was.Timeouts, s.Timeouts, &e.stats.SendErrors.Timeouts)
+	add(now.SlowStartRetransmit, was.SlowStartRetransmit, s.SlowStartRetransmits)
+	add(now.FastRecoveries, was.FastRecoveries, s.FastRecovery)
+	add(now.SACKRecoveries, was.SACKRecoveries, s.SACKRecovery)
+	add(now.TailLossProbes, was.TailLossProbes, s.TLPRecovery)
+	add(now.SpuriousRecoveries, was.SpuriousRecoveries, s.SpuriousRecovery)
+	add(now.SpuriousTimeouts, was.SpuriousTimeouts, s.SpuriousRTORecovery)
+	add(now.DSACKs, was.DSACKs, s.SegmentsAckedWithDSACK)
+	add(now.ZeroWindows, was.ZeroWindows, &e.stats.ReceiveErrors.ZeroRcvWindowState)
+	*was = *now
+}
+
+// failedAttempt counts a connection that did not come to be.
+func (e *Endpoint) failedAttempt() {
+	e.proto.stats.FailedConnectionAttempts.Increment()
+	e.stats.FailedConnectionAttempts.Increment()
+}
+
+// DropCounts returns how many segments the TCP of a stack has refused, by
+// reason, those for which there was no endpoint included. It is all zero for a
+// stack whose TCP is not this package's.
+func DropCounts(s *stack.Stack) (counts [conn.NumDropReasons]uint64) {
+	if p := protocolOf(s); p != nil {
+		for i := range counts {
+			counts[i] = p.drops[i].Load()
+		}
+	}
+	return counts
+}

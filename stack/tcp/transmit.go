@@ -1,0 +1,239 @@
+package tcp
+
+import (
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"github.com/tcprepair/ustack/stack/tcp/conn"
+)
+
+// outboxSize is how many packets are made under the lock before it is let go
+// to write them: enough to make the lock cheap, few enough that what arrives
+// meanwhile is soon acted on.
+const outboxSize = 16
+
+// outbox holds packets from the moment they are made, with the endpoint
+// locked, until they are written, without.
+type outbox struct {
+	n      int
+	pkts   [outboxSize]*stack.PacketBuffer
+	ect    uint32 // one bit a packet: it is ECN-capable
+	route  *stack.Route
+	params stack.NetworkHeaderParams
+}
+
+// pull fills the outbox with what the connection has to send. e.mu is held.
+func (e *Endpoint) pull(now conn.Time, out *outbox) {
+	if !e.started || e.released {
+		return
+	}
+	var seg conn.Segment
+	for out.n < outboxSize && e.conn.Output(now, &seg) {
+		if e.route == nil {
+			seg.Release() // the address went away and the endpoint with it
+			continue
+		}
+		if seg.ECT {
+			out.ect |= 1 << out.n
+		}
+		h := outHeader{
+			id:    e.info.ID,
+			route: e.route,
+			owner: e.owner,
+			mark:  e.ops.GetMark(),
+		}
+		out.pkts[out.n] = h.packet(&seg)
+		out.n++
+		e.countSent(&seg)
+		seg = conn.Segment{}
+	}
+	if out.n > 0 {
+		out.route = e.route
+		out.params = e.networkParams()
+	}
+}
+
+// countSent counts a segment that goes out.
+func (e *Endpoint) countSent(seg *conn.Segment) {
+	n := uint64(1)
+	if seg.GSOSize > 0 {
+		if size := uint64(seg.DataLen()); size > uint64(seg.GSOSize) {
+			n = (size + uint64(seg.GSOSize) - 1) / uint64(seg.GSOSize)
+		}
+	}
+	e.stats.SegmentsSent.IncrementBy(n)
+	e.proto.countSent(seg.Flags, n)
+}
+
+// countSent counts segments of the stack.
+func (p *protocol) countSent(flags header.TCPFlags, n uint64) {
+	p.stats.SegmentsSent.IncrementBy(n)
+	if flags&header.TCPFlagRst != 0 {
+		p.stats.ResetsSent.IncrementBy(n)
+	}
+}
+
+// write writes the packets, with no lock held.
+func (out *outbox) write(e *Endpoint) {
+	for i, pkt := range out.pkts[:out.n] {
+		params := out.params
+		if out.ect&(1<<i) != 0 {
+			params.TOS |= ectBit
+		}
+		syn := header.TCP(pkt.TransportHeader().Slice()).Flags()&header.TCPFlagSyn != 0
+		err := out.route.WritePacket(params, pkt)
+		pkt.DecRef()
+		if err == nil {
+			continue
+		}
+		e.proto.stats.SegmentSendErrors.Increment()
+		e.stats.SendErrors.SegmentSendToNetworkFailed.Increment()
+		if syn {
+			e.stats.SendErrors.SynSendToNetworkFailed.Increment()
+		}
+		if _, ok := err.(*tcpip.ErrHostUnreachable); ok {
+			e.stats.SendErrors.NoRoute.Increment()
+		}
+	}
+}
+
+// ECN's code points in the two low bits of TOS and traffic class.
+// https://www.rfc-editor.org/rfc/rfc3168#section-5
+const (
+	ecnMask = 3
+	ectBit  = 2 // ECT(0)
+)
+
+// networkParams says how the endpoint's packets are to be sent. e.mu is held.
+func (e *Endpoint) networkParams() stack.NetworkHeaderParams {
+	p := stack.NetworkHeaderParams{
+		Protocol: ProtocolNumber,
+		DF:       e.settings.mtuDiscover.df(),
+	}
+	if e.route.NetProto() == header.IPv4ProtocolNumber {
+		p.TTL, p.TOS = e.settings.ttl, e.settings.tos
+	} else {
+		p.TTL, p.TOS = e.settings.hopLimit, e.settings.trafficClass
+	}
+	if p.TTL == 0 {
+		p.TTL = e.route.DefaultTTL()
+	}
+	if v := e.ops.GetExperimentOptionValue(); v != 0 && passesExperimentOption(e.stack, e.route.NICID()) {
+		p.ExperimentOptionValue = v
+	}
+	return p
+}
+
+// passesExperimentOption reports whether an interface may send the IP
+// experiment option.
+func passesExperimentOption(s *stack.Stack, nic tcpip.NICID) bool {
+	n, err := s.GetNICByID(nic)
+	return err == nil && n.GetExperimentIPOptionEnabled()
+}
+
+// outHeader is what a packet needs besides the segment.
+type outHeader struct {
+	id    stack.TransportEndpointID
+	route *stack.Route
+	owner tcpip.PacketOwner
+	mark  uint32
+}
+
+// packet makes a packet of a segment, whose payload it takes over without
+// copying.
+func (o *outHeader) packet(seg *conn.Segment) *stack.PacketBuffer {
+	hdrLen := header.TCPMinimumSize + seg.Options.Len()
+	size := seg.Payload.Size()
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{
+		ReserveHeaderBytes: hdrLen + int(o.route.MaxHeaderLength()),
+		Payload:            seg.Payload,
+		Mark:               o.mark,
+	})
+	pkt.TransportProtocolNumber = ProtocolNumber
+	pkt.Owner = o.owner
+	pkt.Hash = flowHash(o.id)
+	h := header.TCP(pkt.TransportHeader().Push(hdrLen))
+	h.Encode(&header.TCPFields{
+		SrcPort:       o.id.LocalPort,
+		DstPort:       o.id.RemotePort,
+		SeqNum:        uint32(seg.Seq),
+		AckNum:        uint32(seg.Ack),
+		DataOffset:    uint8(hdrLen),
+		Flags:         seg.Flags,
+		WindowSize:    seg.Window,
+		UrgentPointer: seg.Urgent,
+	})
+	seg.Options.Encode(h[header.TCPMinimumSize:])
+	o.setChecksum(h, pkt, size, seg.GSOSize)
+	return pkt
+}
+
+// setChecksum fills in the checksum, or leaves it to the link where the link
+// offers to, and the size of the pieces the link shall cut the payload into.
+func (o *outHeader) setChecksum(h header.TCP, pkt *stack.PacketBuffer, size int64, gsoSize uint16) {
+	r := o.route
+	xsum := r.PseudoHeaderChecksum(ProtocolNumber, uint16(pkt.Size()))
+	if r.HasHostGSOCapability() && r.Loop()&stack.PacketLoop == 0 {
+		// The link finishes the sum for every packet, cut up or not; it holds
+		// the pseudo-header's part already.
+		h.SetChecksum(xsum)
+		pkt.GSOOptions = gsoFor(r, gsoSize)
+		return
+	}
+	if r.RequiresTXTransportChecksum() {
+		if size > 0 {
+			xsum = checksum.Combine(xsum, pkt.Data().Checksum())
+		}
+		h.SetChecksum(^h.CalculateChecksum(xsum))
+	}
+}
+
+// tcpChecksumOffset is where in a TCP header the checksum lies.
+const tcpChecksumOffset = 16
+
+// gsoFor describes a packet to a link with segmentation offload. size is how
+// large the pieces shall be; 0: the packet is one piece.
+func gsoFor(r *stack.Route, size uint16) stack.GSO {
+	g := stack.GSO{
+		Type:       stack.GSOTCPv4,
+		NeedsCsum:  true,
+		CsumOffset: tcpChecksumOffset,
+		MSS:        size,
+		L3HdrLen:   header.IPv4MinimumSize,
+		MaxSize:    r.GSOMaxSize(),
+	}
+	if r.NetProto() == header.IPv6ProtocolNumber {
+		g.Type, g.L3HdrLen = stack.GSOTCPv6, header.IPv6MinimumSize
+	}
+	if g.MSS == 0 {
+		g.MSS = routeMSS(r)
+	}
+	return g
+}
+
+// routeMSS is the most payload a packet of the route's MTU can carry beside a
+// TCP header without options.
+func routeMSS(r *stack.Route) uint16 {
+	mtu := min(int(r.MTU()), 0xffff)
+	return uint16(max(mtu-header.TCPMinimumSize, 1))
+}
+
+// flowHash spreads flows over a link's queues. It is the same for all of a
+// flow's packets and not zero, which would mean no hash.
+func flowHash(id stack.TransportEndpointID) uint32 {
+	const prime = 16777619 // FNV-1a's
+	h := uint32(2166136261)
+	mix := func(b byte) { h = (h ^ uint32(b)) * prime }
+	for _, b := range id.RemoteAddress.AsSlice() {
+		mix(b)
+	}
+	for _, b := range [...]byte{
+		byte(id.LocalPort >> 8), byte(id.LocalPort),
+		byte(id.RemotePort >> 8), byte(id.RemotePort),
+	} {
+		mix(b)
+	}
+	return h | 1
+}
