@@ -32,6 +32,7 @@ type cli struct {
 	Repair  repairCmd  `cmd:"" help:"Freeze or thaw a connection of a running stack."`
 	Drops   dropsCmd   `cmd:"" help:"Count the segments a running stack refused, by reason."`
 	Status  statusCmd  `cmd:"" help:"Describe a running stack."`
+	Demo    demoCmd    `cmd:"" help:"Show what it does: a download, an echo, and an upload frozen midway that loses nothing."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 

@@ -73,6 +73,7 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"conns", "extra"}, 2, "extra"},
 		{[]string{"drops", "--control", none}, 1, none},
 		{[]string{"status", "--control", none}, 1, none},
+		{[]string{"demo", "--link", "string"}, 2, "string"},
 		{[]string{"repair"}, 2, "expected one of"},
 		{[]string{"repair", "on"}, 2, "<id>"},
 		{[]string{"repair", "on", "first"}, 2, "first"},
@@ -101,7 +102,7 @@ func TestHelpAndVersion(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{[]string{"--help"}, []string{"run ", "conns", "repair on", "repair off", "drops", "status", "version"}},
+		{[]string{"--help"}, []string{"run ", "conns", "repair on", "repair off", "drops", "status", "demo", "version"}},
 		{[]string{"run", "--help"}, []string{"Examples", "http:80=DIR", "sink", "--gateway", "--control", "SIGTERM"}},
 		{[]string{"repair", "off", "--help"}, []string{"--no-probe", "<id>"}},
 		{[]string{"version"}, []string{"ustack ", "gvisor"}},

@@ -89,7 +89,7 @@ type Status struct {
 // ServiceStatus describes a service.
 type ServiceStatus struct {
 	Service  string `json:"service"` // as ParseService reads it
-	Active   int    `json:"active"`  // connections open now
+	Active   int64  `json:"active"`  // connections open now
 	Accepted uint64 `json:"accepted"`
 }
 

@@ -199,7 +199,7 @@ func (d *Daemon) Status() Status {
 	for _, r := range d.services {
 		s.Services = append(s.Services, ServiceStatus{
 			Service:  r.Service.String(),
-			Active:   r.listener.active(),
+			Active:   r.listener.active.Load(),
 			Accepted: r.listener.accepted.Load(),
 		})
 	}

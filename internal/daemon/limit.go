@@ -22,6 +22,7 @@ type limiter struct {
 	once   sync.Once
 
 	accepted atomic.Uint64
+	active   atomic.Int64 // connections open now
 }
 
 func limit(l net.Listener, conns int) *limiter {
@@ -41,10 +42,11 @@ func (l *limiter) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	l.accepted.Add(1)
+	l.active.Add(1)
 	if sc, ok := c.(*stack.Conn); ok {
 		sc.SetKeepAliveConfig(keepalive)
 	}
-	return &limited{duplex: c.(duplex), leave: sync.OnceFunc(func() { <-l.places })}, nil
+	return &limited{duplex: c.(duplex), leave: sync.OnceFunc(l.leave)}, nil
 }
 
 // Close implements net.Listener.
@@ -53,8 +55,10 @@ func (l *limiter) Close() error {
 	return l.Listener.Close()
 }
 
-// active is how many connections are open.
-func (l *limiter) active() int { return len(l.places) }
+func (l *limiter) leave() {
+	l.active.Add(-1)
+	<-l.places
+}
 
 // limited is a connection that gives its place back when it is closed.
 type limited struct {

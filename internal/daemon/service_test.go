@@ -167,7 +167,7 @@ func TestChargen(t *testing.T) {
 		t.Errorf("half closed: %v", err)
 	}
 	c.Close()
-	waitFor(t, "the connection to be given up", func() bool { return h.limiter.active() <= 1 })
+	waitFor(t, "the connection to be given up", func() bool { return h.limiter.active.Load() == 0 })
 }
 
 // waitFor polls, because nothing says when the condition comes true.
@@ -268,7 +268,7 @@ func TestLimit(t *testing.T) {
 	if err := say(third); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("the third of two: %v", err)
 	}
-	if n := h.limiter.active(); n != 2 {
+	if n := h.limiter.active.Load(); n != 2 {
 		t.Errorf("%d active", n)
 	}
 	first.Close()
