@@ -75,7 +75,7 @@ func (e *Endpoint) config(now conn.Time) conn.Config {
 		SYNRetries:    o.synRetries,
 		TimeWait:      o.timeWait,
 		FinWait2:      e.finWait2(o),
-		DelayedACK:    !e.ops.GetQuickAck(),
+		DelayedACK:    true, // only where an exchange is interactive; see conn
 		RACK:          o.recovery&tcpip.TCPRACKLossDetection != 0,
 		Congestion:    e.settings.congestion,
 		Options:       e.settings.user,
