@@ -67,7 +67,7 @@ func (e *Endpoint) connect(now conn.Time, addr tcpip.FullAddress) tcpip.Error {
 	if err != nil {
 		return err
 	}
-	route, err := e.stack.FindRoute(nic, e.info.ID.LocalAddress, addr.Addr, net, false /* multicastLoop */)
+	route, err := e.findRoute(nic, addr.NIC, addr.Addr, net)
 	if err != nil {
 		return err
 	}
@@ -88,6 +88,18 @@ func (e *Endpoint) connect(now conn.Time, addr tcpip.FullAddress) tcpip.Error {
 	e.conn.Connect(now, &cfg)
 	e.started = true
 	return nil
+}
+
+// findRoute finds the way to a peer. If none leads by the device the endpoint
+// is bound to, another one is taken, as gVisor does: the device then bounds
+// what is received only. e.mu is held.
+func (e *Endpoint) findRoute(nic, asked tcpip.NICID, to tcpip.Address, net tcpip.NetworkProtocolNumber) (*stack.Route, tcpip.Error) {
+	from := e.info.ID.LocalAddress
+	route, err := e.stack.FindRoute(nic, from, to, net, false /* multicastLoop */)
+	if err != nil && asked == 0 && e.info.BindNICID == 0 && nic != 0 {
+		return e.stack.FindRoute(0, from, to, net, false)
+	}
+	return route, err
 }
 
 // outgoingNIC is the interface to connect by: the one asked for in connect, in

@@ -72,6 +72,8 @@ type Endpoint struct {
 	abandon []*Endpoint      // to be aborted then
 	timer   timer
 	gauges  gauges
+	rcvBuf  int // conn's buffer sizes as last seen
+	sndBuf  int
 	counted conn.Counters // what of conn's counters the stack's have
 
 	released bool          // nothing of the stack's is held any more
@@ -228,6 +230,7 @@ func (e *Endpoint) observe() (n news) {
 	e.countState(ev, from, to)
 	e.countEvents()
 	e.publishState(to)
+	e.publishBuffers()
 	if err := e.conn.Err(); err != nil && ev&conn.EventError != 0 && e.hardErr == nil {
 		e.UpdateLastError(tcpipError(err))
 	}
@@ -257,6 +260,24 @@ func (e *Endpoint) publishState(s conn.State) {
 		e.setState(StateError)
 	default:
 		e.setState(StateClose)
+	}
+}
+
+// publishBuffers makes visible what auto-tuning has made of the buffers. e.mu
+// is held.
+func (e *Endpoint) publishBuffers() {
+	rcv, snd := e.conn.Buffers()
+	if rcv != e.rcvBuf {
+		if e.rcvBuf != 0 {
+			e.ops.SetReceiveBufferSize(int64(rcv)*SegOverheadFactor, false)
+		}
+		e.rcvBuf = rcv
+	}
+	if snd != e.sndBuf {
+		if e.sndBuf != 0 {
+			e.ops.SetSendBufferSize(int64(snd), false)
+		}
+		e.sndBuf = snd
 	}
 }
 

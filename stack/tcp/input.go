@@ -156,13 +156,14 @@ func (e *Endpoint) inputConn(now conn.Time, p *packet) {
 		e.strays = append(e.strays, *p)
 		return
 	}
+	synchronized := e.conn.State().Synchronized()
 	reason := e.conn.Input(now, &p.seg)
 	e.proto.drop(reason)
 	if reason == conn.NotDropped && e.route != nil {
 		e.route.ConfirmReachable()
 	}
-	if e.proto.probe != nil {
-		e.runProbe(now)
+	if e.proto.prober != nil && synchronized {
+		e.proto.prober.show(e.probeState(now))
 	}
 }
 

@@ -1,6 +1,7 @@
 package tcp
 
 import (
+	"sync"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -9,9 +10,46 @@ import (
 	"github.com/tcprepair/ustack/stack/tcp/conn"
 )
 
-// TCPProbeFunc is called after a segment has been processed, with the
-// endpoint locked: it must not call the endpoint, and must not keep s.
+// TCPProbeFunc is shown what a connection is like after a segment, once the
+// handshake is complete. It is called for one segment after the other, in
+// order, on a goroutine of its own, and may take its time.
 type TCPProbeFunc func(s *TCPEndpointState)
+
+// prober calls a probe function. Its goroutine lives while there is something
+// to show.
+type prober struct {
+	probe TCPProbeFunc
+
+	mu    sync.Mutex
+	queue []*TCPEndpointState
+	busy  bool // the goroutine runs
+}
+
+// show queues a picture for the probe.
+func (p *prober) show(s *TCPEndpointState) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.queue = append(p.queue, s)
+	if !p.busy {
+		p.busy = true
+		go p.run()
+	}
+}
+
+func (p *prober) run() {
+	for {
+		p.mu.Lock()
+		if len(p.queue) == 0 {
+			p.busy = false
+			p.mu.Unlock()
+			return
+		}
+		s := p.queue[0]
+		p.queue = p.queue[1:]
+		p.mu.Unlock()
+		p.probe(s)
+	}
+}
 
 // TCPEndpointState is a picture of an endpoint's connection.
 type TCPEndpointState struct {
@@ -89,11 +127,11 @@ type TCPRACKState struct {
 	ReoWndPersist int8
 }
 
-// runProbe shows the probe function what the connection is like. e.mu is held.
-func (e *Endpoint) runProbe(now conn.Time) {
+// probeState is a picture of the connection. e.mu is held.
+func (e *Endpoint) probeState(now conn.Time) *TCPEndpointState {
 	i := e.conn.Info(now)
 	id := e.info.ID
-	e.proto.probe(&TCPEndpointState{
+	return &TCPEndpointState{
 		ID: TCPEndpointID{
 			LocalPort:     id.LocalPort,
 			LocalAddress:  id.LocalAddress,
@@ -108,7 +146,7 @@ func (e *Endpoint) runProbe(now conn.Time) {
 			PendingBufUsed: int(i.OutOfOrder),
 		},
 		Sender: probeSender(&i),
-	})
+	}
 }
 
 func probeSender(i *conn.Info) TCPSenderState {

@@ -16,6 +16,7 @@ package tcp
 import (
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -45,6 +46,10 @@ const (
 	// besides its payload.
 	SegOverheadFactor = 2
 )
+
+// SegOverheadSize is about what a received segment costs in memory besides its
+// payload, in bytes.
+const SegOverheadSize = int(unsafe.Sizeof(packet{})) + stack.PacketBufferStructSize + header.IPv4MaximumHeaderSize
 
 // Timers and counts that an endpoint starts with.
 const (
@@ -76,7 +81,7 @@ const (
 // protocol is TCP on one stack: what its endpoints share.
 type protocol struct {
 	stack   *stack.Stack
-	probe   TCPProbeFunc
+	prober  *prober // nil: nobody wants to see
 	secrets secrets
 	options options
 
@@ -105,8 +110,8 @@ func NewProtocolCUBIC(s *stack.Stack) stack.TransportProtocol {
 	return newProtocol(s, "cubic", nil)
 }
 
-// NewProtocolProbe returns a factory like NewProtocol whose endpoints call
-// probe after every segment they have processed, with the endpoint locked.
+// NewProtocolProbe returns a factory like NewProtocol that shows probe every
+// connection after each segment it has processed; see TCPProbeFunc.
 func NewProtocolProbe(probe TCPProbeFunc) func(*stack.Stack) stack.TransportProtocol {
 	return func(s *stack.Stack) stack.TransportProtocol {
 		return newProtocol(s, "reno", probe)
@@ -115,7 +120,10 @@ func NewProtocolProbe(probe TCPProbeFunc) func(*stack.Stack) stack.TransportProt
 
 func newProtocol(s *stack.Stack, congestion string, probe TCPProbeFunc) *protocol {
 	stats := s.Stats()
-	p := &protocol{stack: s, probe: probe, stats: stats.TCP, droppedPackets: stats.DroppedPackets}
+	p := &protocol{stack: s, stats: stats.TCP, droppedPackets: stats.DroppedPackets}
+	if probe != nil {
+		p.prober = &prober{probe: probe}
+	}
 	p.secrets.init(s.SecureRNG().Reader)
 	p.options.init(congestion)
 	return p

@@ -106,9 +106,9 @@ func (p *protocol) SetOption(option tcpip.SettableTransportProtocolOption) tcpip
 			}
 			o.timeWaitReuse = *v
 		case *tcpip.TCPMinRTOOption:
-			o.minRTO = durationOr(time.Duration(*v), MinRTO)
+			return o.setRTO(durationOr(time.Duration(*v), MinRTO), o.maxRTO)
 		case *tcpip.TCPMaxRTOOption:
-			o.maxRTO = durationOr(time.Duration(*v), MaxRTO)
+			return o.setRTO(o.minRTO, durationOr(time.Duration(*v), MaxRTO))
 		case *tcpip.TCPMaxRetriesOption:
 			o.retries = int(min(uint64(*v), maxRetriesOption))
 		case *tcpip.TCPSynRetriesOption:
@@ -133,6 +133,15 @@ func setBufferRange[T any](to *T, v T, least, def, most int) tcpip.Error {
 		return &tcpip.ErrInvalidOptionValue{}
 	}
 	*to = v
+	return nil
+}
+
+// setRTO stores the bounds of the retransmission timeout if they are bounds.
+func (o *optionValues) setRTO(least, most time.Duration) tcpip.Error {
+	if least > most {
+		return &tcpip.ErrInvalidOptionValue{}
+	}
+	o.minRTO, o.maxRTO = least, most
 	return nil
 }
 

@@ -29,6 +29,10 @@ func (e *Endpoint) pull(now conn.Time, out *outbox) {
 	if !e.started || e.released {
 		return
 	}
+	h := outHeader{id: e.info.ID, route: e.route, owner: e.owner, mark: e.ops.GetMark()}
+	if e.ops.GetExperimentOptionValue() != 0 {
+		h.extension = experimentLength
+	}
 	var seg conn.Segment
 	for out.n < outboxSize && e.conn.Output(now, &seg) {
 		if e.route == nil {
@@ -37,12 +41,6 @@ func (e *Endpoint) pull(now conn.Time, out *outbox) {
 		}
 		if seg.ECT {
 			out.ect |= 1 << out.n
-		}
-		h := outHeader{
-			id:    e.info.ID,
-			route: e.route,
-			owner: e.owner,
-			mark:  e.ops.GetMark(),
 		}
 		out.pkts[out.n] = h.packet(&seg)
 		out.n++
@@ -139,7 +137,14 @@ type outHeader struct {
 	route *stack.Route
 	owner tcpip.PacketOwner
 	mark  uint32
+	// extension is room for what the network layer may put into a header
+	// beyond MaxHeaderLength.
+	extension int
 }
+
+// experimentLength is the size of the IPv6 extension header that carries the
+// experiment option; in IPv4 the option fits into the header's maximum.
+const experimentLength = 8
 
 // packet makes a packet of a segment, whose payload it takes over without
 // copying.
@@ -147,7 +152,7 @@ func (o *outHeader) packet(seg *conn.Segment) *stack.PacketBuffer {
 	hdrLen := header.TCPMinimumSize + seg.Options.Len()
 	size := seg.Payload.Size()
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{
-		ReserveHeaderBytes: hdrLen + int(o.route.MaxHeaderLength()),
+		ReserveHeaderBytes: hdrLen + int(o.route.MaxHeaderLength()) + o.extension,
 		Payload:            seg.Payload,
 		Mark:               o.mark,
 	})
@@ -175,9 +180,10 @@ func (o *outHeader) packet(seg *conn.Segment) *stack.PacketBuffer {
 func (o *outHeader) setChecksum(h header.TCP, pkt *stack.PacketBuffer, size int64, gsoSize uint16) {
 	r := o.route
 	xsum := r.PseudoHeaderChecksum(ProtocolNumber, uint16(pkt.Size()))
-	if r.HasHostGSOCapability() && r.Loop()&stack.PacketLoop == 0 {
-		// The link finishes the sum for every packet, cut up or not; it holds
-		// the pseudo-header's part already.
+	if size > 0 && r.HasHostGSOCapability() && r.Loop()&stack.PacketLoop == 0 {
+		// The link finishes the sum, whether it cuts the packet up or not; the
+		// field holds the pseudo-header's part. Without payload the sum is
+		// quicker made than asked for.
 		h.SetChecksum(xsum)
 		pkt.GSOOptions = gsoFor(r, gsoSize)
 		return
