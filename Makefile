@@ -1,0 +1,51 @@
+# The two commands to know: make demo, make test. make help lists the rest.
+
+GO       ?= go
+FUZZTIME ?= 30s
+BENCH    ?= .
+# Packages tested at a time. Several of them measure time, so not too many.
+TESTP    ?= 2
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+.PHONY: build
+build: ## build bin/ustack
+	$(GO) build -o bin/ustack ./cmd/ustack
+
+.PHONY: demo
+demo: ## watch a live connection being frozen and thawed, over a real TAP device
+	$(GO) run ./cmd/ustack demo
+
+.PHONY: test
+test: ## vet and test everything
+	$(GO) vet ./...
+	$(GO) test -p $(TESTP) -timeout 9m ./...
+
+.PHONY: race
+race: ## test everything under the race detector
+	$(GO) test -race -p $(TESTP) -timeout 40m ./...
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (30s)
+	@set -e; \
+	for pkg in $$($(GO) list ./...); do \
+		list=$$($(GO) test -list '^Fuzz' "$$pkg"); \
+		for target in $$(printf '%s\n' "$$list" | sed -n 's/^\(Fuzz[^ ]*\)$$/\1/p'); do \
+			echo "== $$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
+		done; \
+	done
+
+.PHONY: bench
+bench: ## run the benchmarks whose name matches BENCH (all)
+	$(GO) test -p 1 -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+.PHONY: lint
+lint: ## check formatting, vet, staticcheck
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
