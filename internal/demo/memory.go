@@ -38,6 +38,13 @@ func newMemoryPeer(cfg *daemon.Config) (peer, error) {
 		NetworkProtocols:   []gstack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []gstack.TransportProtocolFactory{gtcp.NewProtocolProbe(p.probe)},
 	})
+	// With RACK, gVisor's sender can crawl after a long silence: two segments
+	// a timeout until all that was in flight is repaired.
+	recovery := tcpip.TCPRecovery(0)
+	if err := p.stack.SetTransportProtocolOption(gtcp.ProtocolNumber, &recovery); err != nil {
+		p.close()
+		return nil, fmt.Errorf("the peer's loss recovery: %v", err)
+	}
 	if err := p.stack.CreateNIC(memoryNIC, theirs); err != nil {
 		p.close()
 		return nil, fmt.Errorf("the peer's interface: %v", err)

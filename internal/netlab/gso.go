@@ -18,7 +18,10 @@ const (
 const (
 	ethernetLen = 14
 	ipv6Len     = 40
-	protocolTCP = 6
+	// maxIPOptions bounds what stands between the fixed IP header and TCP's:
+	// headers are copied to each segment.
+	maxIPOptions = 256
+	protocolTCP  = 6
 
 	tcpFlagFIN = 0x01
 	tcpFlagPSH = 0x08
@@ -110,7 +113,7 @@ func newSegmenter(h vnetHeader, frame []byte) (*segmenter, bool) {
 	default:
 		return nil, false
 	}
-	if s.size == 0 || s.tcp < minimum || s.tcp+20 > len(frame) {
+	if s.size == 0 || s.tcp < minimum || s.tcp > minimum+maxIPOptions || s.tcp+20 > len(frame) {
 		return nil, false
 	}
 	if s.v4 && s.tcp != ethernetLen+int(frame[ethernetLen]&0xf)*4 {
