@@ -40,8 +40,8 @@ func (c *Conn) ack(now Time, s *Segment) {
 	}
 	c.stats.BytesDelivered += uint64(d.bytes)
 	c.recover(now, s, &d, advanced)
-	c.detect(now, &d)
 	c.leave()
+	c.detect(now, &d)
 	c.control(now, s, &d, flight, c.board.lostOut.segs > lost)
 	if advanced || windowed {
 		c.armRetransmit(now)

@@ -67,15 +67,15 @@ func (c *Conn) cwnd() int64 {
 func (c *Conn) detect(now Time, d *delivery) {
 	switch {
 	case c.cfg.sack && c.cfg.rack:
-		if c.detectRACK(now) {
-			c.enterRecovery(now)
-		}
+		c.detectRACK(now)
 	case c.cfg.sack:
-		if c.detectSACKCount() {
-			c.enterRecovery(now)
-		}
+		c.detectSACKCount()
 	default:
-		c.detectDuplicates(now, d)
+		c.detectDuplicates(d)
+	}
+	if c.board.lostOut.segs > 0 {
+		// New losses, or ones that a recovery just over has left.
+		c.enterRecovery(now)
 	}
 	if c.loss.phase == phaseOpen && (c.board.sacked.segs > 0 || c.loss.dupAcks > 0) {
 		c.loss.phase = phaseDisorder
@@ -84,10 +84,10 @@ func (c *Conn) detect(now Time, d *delivery) {
 
 // detectSACKCount judges lost what three later segments have overtaken.
 // https://www.rfc-editor.org/rfc/rfc6675#section-4 (IsLost)
-func (c *Conn) detectSACKCount() (found bool) {
+func (c *Conn) detectSACKCount() {
 	b := &c.board
 	if b.sacked.segs < dupThresh {
-		return false
+		return
 	}
 	above := int64(0)
 	i := b.find(b.high)
@@ -97,24 +97,22 @@ func (c *Conn) detectSACKCount() (found bool) {
 		}
 	}
 	if above < dupThresh || i < 0 {
-		return false
+		return
 	}
 	limit := b.recs[i].end()
 	for j := b.find(b.scan); j <= i; j++ {
 		if r := &b.recs[j]; !r.is(recSacked | recLost | recEver) {
 			b.markLost(r)
-			found = true
 		}
 	}
 	if b.scan.LessThan(limit) {
 		b.scan = limit
 	}
-	return found
 }
 
 // detectDuplicates is fast retransmit without SACK.
 // https://www.rfc-editor.org/rfc/rfc6582#section-3.2
-func (c *Conn) detectDuplicates(now Time, d *delivery) {
+func (c *Conn) detectDuplicates(d *delivery) {
 	if c.board.empty() {
 		return
 	}
@@ -124,7 +122,6 @@ func (c *Conn) detectDuplicates(now Time, d *delivery) {
 		c.board.markLost(head) // a partial acknowledgement: the next hole
 	case c.loss.phase < phaseRecovery && c.loss.dupAcks >= dupThresh && c.loss.point.LessThanEq(c.snd.una):
 		c.board.markLost(head)
-		c.enterRecovery(now)
 	}
 }
 
@@ -185,9 +182,6 @@ func (c *Conn) leave() {
 	}
 	l.phase, l.frto, l.dupAcks = phaseOpen, false, 0
 	l.undo.end()
-	if c.board.lostOut.segs > 0 {
-		c.board.unmarkAll()
-	}
 }
 
 // windowUsage tells whether the congestion window was what held the sender

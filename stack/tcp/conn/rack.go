@@ -79,17 +79,15 @@ func (c *Conn) reorderWindow() time.Duration {
 }
 
 // detectRACK marks as lost what was sent long enough before the last delivered
-// segment, and sets the timer for what was not quite. It reports whether it
-// marked any.
+// segment, and sets the timer for what was not quite.
 // https://www.rfc-editor.org/rfc/rfc8985#section-6.2 (step 5)
-func (c *Conn) detectRACK(now Time) bool {
+func (c *Conn) detectRACK(now Time) {
 	k, b := &c.loss.rack, &c.board
 	c.timers.stop(timerReorder)
 	if !k.last.valid {
-		return false
+		return
 	}
 	limit := k.rtt + c.reorderWindow()
-	found := false
 	judge := func(r *record) (done bool) {
 		if !k.last.after(r.sent, r.end()) {
 			return false
@@ -101,7 +99,6 @@ func (c *Conn) detectRACK(now Time) bool {
 			return false
 		}
 		b.markLost(r)
-		found = true
 		return true
 	}
 	for i := b.find(b.scan); i < len(b.recs); i++ {
@@ -121,12 +118,12 @@ func (c *Conn) detectRACK(now Time) bool {
 		}
 		b.rtxq = b.rtxq[1:]
 	}
-	return found
 }
 
 // onReorder runs when the reordering window of some segment has closed.
 func (c *Conn) onReorder(now Time) {
-	if c.detectRACK(now) {
+	c.detectRACK(now)
+	if c.board.lostOut.segs > 0 {
 		c.enterRecovery(now)
 		c.armRetransmit(now)
 	}

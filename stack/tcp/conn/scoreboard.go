@@ -259,13 +259,15 @@ func (b *scoreboard) markAll(renege bool) {
 	}
 }
 
-// unmarkAll takes every judgement of loss back.
+// unmarkAll takes every judgement of loss back; all will be judged anew.
 func (b *scoreboard) unmarkAll() {
 	for i := range b.recs {
 		b.unlose(&b.recs[i])
 	}
-	b.lost, b.rtxq = b.lost[:0], b.rtxq[:0]
-	b.lostOut, b.rtxOut = tally{}, tally{}
+	b.lost = b.lost[:0]
+	if len(b.recs) > 0 {
+		b.scan = b.recs[0].seq
+	}
 }
 
 // nextLost returns the record to retransmit next, nil if there is none.
