@@ -31,14 +31,15 @@ race: ## test everything under the race detector
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (30s)
-	@set -e; \
+	@failed=; \
 	for pkg in $$($(GO) list ./...); do \
-		list=$$($(GO) test -list '^Fuzz' "$$pkg"); \
+		list=$$($(GO) test -list '^Fuzz' "$$pkg") || failed="$$failed $$pkg"; \
 		for target in $$(printf '%s\n' "$$list" | sed -n 's/^\(Fuzz[^ ]*\)$$/\1/p'); do \
 			echo "== $$pkg $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg" || failed="$$failed $$target"; \
 		done; \
-	done
+	done; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 .PHONY: bench
 bench: ## run the benchmarks whose name matches BENCH (all)
