@@ -103,7 +103,15 @@ func run(ctx context.Context, w io.Writer, opts Options, link string) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	r := &Result{Link: link}
-	return report(w, r, perform(ctx, w, opts, r))
+	err := perform(ctx, w, opts, r)
+	switch {
+	case err == nil:
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		err = fmt.Errorf("not done after %v: %w", timeout, err)
+	case ctx.Err() != nil:
+		err = fmt.Errorf("interrupted: %w", err)
+	}
+	return report(w, r, err)
 }
 
 // perform does the three parts in turn and fills the result in.

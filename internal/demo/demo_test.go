@@ -1,14 +1,18 @@
 package demo
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/tcprepair/ustack/internal/netlab"
@@ -19,13 +23,19 @@ const helperEnv = "DEMO_TEST_HELPER"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(helperEnv) != "" {
-		if err := Run(context.Background(), os.Stdout, Options{Small: true}); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+		os.Exit(helper())
 	}
 	os.Exit(netlab.Main(m))
+}
+
+func helper() int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if err := Run(ctx, os.Stdout, Options{Small: true}); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
 }
 
 // lastLine decodes the result and checks that nothing follows it.
@@ -90,6 +100,40 @@ func TestInNamespaces(t *testing.T) {
 	wantGood(t, out, LinkTAP)
 }
 
+// A signal to the process outside ends the one inside, which tidies up.
+func TestSignalEndsIt(t *testing.T) {
+	netlab.RequireTAP(t)
+	dir := t.TempDir()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), helperEnv+"=1", "TMPDIR="+dir)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// Frozen: the demo is in the middle of its longest part.
+	var out bytes.Buffer
+	lines := bufio.NewScanner(io.TeeReader(stdout, &out))
+	for lines.Scan() {
+		if strings.HasPrefix(lines.Text(), "(c)") {
+			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != 1 {
+		t.Errorf("it ended with %v", err)
+	}
+	if r := lastLine(t, out.Bytes()); r.Demo != "failed" || !strings.HasPrefix(r.Reason, "interrupted") {
+		t.Errorf("%+v", r)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
 func TestUnknownLink(t *testing.T) {
 	var out bytes.Buffer
 	err := Run(context.Background(), &out, Options{Link: "string"})
@@ -106,7 +150,7 @@ func TestFailureIsReported(t *testing.T) {
 	if !errors.Is(err, ErrFailed) {
 		t.Errorf("got %v, want %v", err, ErrFailed)
 	}
-	if r := lastLine(t, out.Bytes()); r.Demo != "failed" || r.Reason == "" || r.DigestMatch {
+	if r := lastLine(t, out.Bytes()); r.Demo != "failed" || !strings.HasPrefix(r.Reason, "interrupted") || r.DigestMatch {
 		t.Errorf("%+v", r)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -21,6 +22,9 @@ import (
 // Its value is the starter's process id, so that a program which inherits the
 // variable from there does not take itself for that child.
 const childEnv = "NETLAB_PARENT"
+
+// childGrace is how long a child may take to end in order.
+const childGrace = 10 * time.Second
 
 // TB is what netlab needs of a testing.TB. It is an interface of our own so
 // that a program using netlab does not link package testing.
@@ -56,8 +60,8 @@ func Main(m interface{ Run() int }) int {
 // network and mount namespaces, and waits for it. As the original it returns
 // ran and the child's exit status. In that child it returns at once with
 // neither: the caller goes on inside the namespaces. The error says why there
-// can be no child; Usable may still hold then. When ctx ends, the child is
-// killed.
+// can be no child; Usable may still hold then. When ctx ends, the child gets
+// SIGTERM, and is killed if it does not end of that.
 func Enter(ctx context.Context, stdout, stderr io.Writer) (status int, ran bool, err error) {
 	if inChild() {
 		return 0, false, nil
@@ -160,6 +164,8 @@ func reexec(ctx context.Context, stdout, stderr io.Writer, flags uintptr) (int, 
 	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
+	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
+	cmd.WaitDelay = childGrace
 	cmd.Env = append(os.Environ(), childEnv+"="+strconv.Itoa(os.Getpid()))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, stdout, stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
