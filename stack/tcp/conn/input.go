@@ -103,8 +103,9 @@ func (c *Conn) steps(now Time, s *Segment) DropReason {
 	}
 	// The sixth step is the urgent pointer: it is read and not acted upon, as
 	// RFC 6093 advises new implementations; urgent data stays in the stream.
+	fin := s.End() - 1
 	verdict := c.takeText(now, s)
-	c.takeFIN(now, s)
+	c.takeFIN(now, s.Has(header.TCPFlagFin) && fin == c.rcv.nxt)
 	return verdict
 }
 
@@ -237,16 +238,11 @@ func (c *Conn) checkAck(now Time, s *Segment) DropReason {
 	return NotDropped
 }
 
-// takeFIN is the eighth step. A FIN counts once everything before it has come.
-func (c *Conn) takeFIN(now Time, s *Segment) {
-	if !s.Has(header.TCPFlagFin) {
-		if !c.reasm.finReached(c.rcv.nxt) {
-			return
-		}
-	} else if s.End()-1 != c.rcv.nxt && !c.reasm.finReached(c.rcv.nxt) {
-		return
-	}
-	if c.rcv.fin || c.state == StateClosed {
+// takeFIN is the eighth step. A FIN counts once everything before it has come:
+// next says that the segment at hand ends with a FIN that is due; one that came
+// early may be due now.
+func (c *Conn) takeFIN(now Time, next bool) {
+	if !next && !c.reasm.finReached(c.rcv.nxt) || c.rcv.fin || c.state == StateClosed {
 		return
 	}
 	c.rcv.fin = true

@@ -56,11 +56,10 @@ func (c *Conn) takeSYN(s *Segment) {
 	// What our SYN or SYN-ACK offers, never scaled.
 	c.rcv.adv = c.rcv.nxt.Add(min(c.recvq.limit(), c.clamp(), maxUnscaledWindow))
 	c.snd.wl1 = s.Seq
-	c.snd.mss = min(c.cfg.pathMSS, orDefault(o.MSS, DefaultMSS))
+	c.snd.mss = min(c.cfg.pathMSS, max(orDefault(o.MSS, DefaultMSS), minMSS))
 	if m := c.user.opts.MaxSegment; m != 0 {
 		c.snd.mss = min(c.snd.mss, m)
 	}
-	c.snd.mss = max(c.snd.mss, minMSS)
 	c.cfg.sack = c.cfg.sack && o.SACKPermitted
 	c.cfg.scaling = c.cfg.scaling && o.HasWScale
 	if c.cfg.scaling {

@@ -32,6 +32,10 @@ func (c *Conn) output(now Time, out *Segment) bool {
 	if c.owed.syn && !c.state.Synchronized() {
 		return c.outputSYN(now, out)
 	}
+	if c.state == StateSynReceived && c.owed.acks > 0 && c.snd.nxt != c.snd.iss {
+		c.outputEmpty(now, out, c.snd.nxt)
+		return true
+	}
 	if !c.state.Synchronized() {
 		return false
 	}
@@ -93,7 +97,7 @@ func (c *Conn) outputSYN(now Time, out *Segment) bool {
 	}
 	c.owed.synSends++
 	c.owed.synSent = now
-	c.timers.set(timerRTO, now.Add(c.rtt.timeout(&c.cfg)))
+	c.timers.set(timerRTO, now.Add(min(InitialRTO<<min(c.loss.retries, 16), c.cfg.maxRTO)))
 	return true
 }
 
@@ -198,7 +202,7 @@ func (c *Conn) mayCarry(now Time, probe bool) (n seqnum.Size, fin bool) {
 	if probe {
 		room = max(room, int64(size))
 	}
-	if room < int64(min(size, max(unsent, 1))) && (c.flight() > 0 || room <= 0) {
+	if c.flight() > 0 && (room < int64(min(size, max(unsent, 1))) || c.packetsFull(int(size))) && !probe || room <= 0 {
 		c.loss.usage.note(c.snd.una, c.snd.nxt, c.flight(), true)
 		return 0, false
 	}
@@ -213,8 +217,18 @@ func (c *Conn) mayCarry(now Time, probe bool) (n seqnum.Size, fin bool) {
 	if n < size && !c.maySendSmall(n, unsent) {
 		return 0, false
 	}
-	fin = n == unsent && c.finPending() && n < usable
+	// A FIN behind no data goes even into a closed window: what keeps a peer
+	// from reading need not keep it from knowing.
+	fin = n == unsent && c.finPending() && (n < usable || n == 0)
 	return n, fin
+}
+
+// packetsFull reports whether as many packets are in flight as the congestion
+// window has segments: small ones are not for free (Linux counts only packets).
+func (c *Conn) packetsFull(size int) bool {
+	b := &c.board
+	out := int64(len(b.recs)) - b.sacked.segs - b.lostOut.segs + b.rtxOut.segs
+	return out >= max(c.cwnd()/int64(max(size, 1)), 1)
 }
 
 // unsent is how many bytes were written and never sent.
@@ -270,10 +284,8 @@ func (c *Conn) sentNew(now Time, n seqnum.Size, fin bool) {
 	c.acknowledged(now, n > 0)
 	c.loss.prr.out += int64(n)
 	c.loss.usage.note(c.snd.una, c.snd.nxt, c.flight(), false)
-	if !c.timers.running(timerRTO) {
+	if !c.timers.running(timerRTO) || c.timers.running(timerTailLoss) {
 		c.armRetransmit(now)
-	} else {
-		c.armTailLoss(now)
 	}
 	c.timers.stop(timerPersist)
 }

@@ -27,7 +27,7 @@ func (c *Conn) PathMTU(now Time, seq seqnum.Value, mss uint16) DropReason {
 	if verdict := c.ours(seq); verdict != NotDropped {
 		return verdict
 	}
-	mss = max(mss, minMSS)
+	mss = max(mss, leastMSS)
 	if mss >= c.snd.mss {
 		return NotDropped
 	}
@@ -39,6 +39,10 @@ func (c *Conn) PathMTU(now Time, seq seqnum.Value, mss uint16) DropReason {
 	}
 	return NotDropped
 }
+
+// leastMSS is what a packet of the least MTU that IPv4 allows, 68 bytes, can
+// carry. https://www.rfc-editor.org/rfc/rfc791#section-3.2
+const leastMSS = 68 - 20 - 20
 
 // ours reports whether seq could have been in flight; an error about anything
 // else is forged or stale. https://www.rfc-editor.org/rfc/rfc5927#section-4.1
@@ -54,6 +58,13 @@ func (c *Conn) ours(seq seqnum.Value) DropReason {
 	return NotDropped
 }
 
+// lose judges record i lost, unless that is known and it waits to be sent.
+func (b *scoreboard) lose(i int) {
+	if r := &b.recs[i]; !r.is(recLost) || r.is(recRtx) {
+		b.markLost(r)
+	}
+}
+
 // recut cuts records to size and judges those lost that were larger. It
 // reports whether there were any.
 func (b *scoreboard) recut(size uint32) (found bool) {
@@ -62,9 +73,14 @@ func (b *scoreboard) recut(size uint32) (found bool) {
 			continue
 		}
 		found = true
-		b.cut(b.recs[i].seq.Add(seqnum.Size(size)))
-		if r := &b.recs[i]; !r.is(recLost) || r.is(recRtx) {
-			b.markLost(r)
+		end := b.recs[i].end()
+		for b.recs[i].size > size {
+			b.cut(b.recs[i].seq.Add(seqnum.Size(size)))
+			b.lose(i)
+			i++
+		}
+		if b.recs[i].end() == end {
+			b.lose(i) // the rest was in the same packet
 		}
 	}
 	return found

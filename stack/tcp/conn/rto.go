@@ -64,7 +64,6 @@ func (c *Conn) onSYNTimeout(now Time) {
 	}
 	c.stats.Timeouts++
 	c.loss.retries++
-	c.rtt.backoff++
 	c.owed.syn = true
 }
 

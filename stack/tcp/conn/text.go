@@ -49,7 +49,9 @@ func (c *Conn) trim(s *Segment) DropReason {
 		s.Seq = s.Seq.Add(have)
 	}
 	room := s.Seq.Size(c.rcv.nxt.Add(c.window()))
-	if s.DataLen() <= room {
+	if s.DataLen() <= room || room > 0 && s.Seq == c.rcv.nxt && c.recvq.size() == 0 {
+		// With nothing unread there is memory for a segment that only begins
+		// inside the window (Linux tcp_sequence).
 		return NotDropped
 	}
 	if room == 0 && c.window() == 0 {

@@ -19,13 +19,12 @@ type tailLoss struct {
 }
 
 // armTailLoss sets the probe timeout after new data was sent or acknowledged.
-// It reports whether it did.
-func (c *Conn) armTailLoss(now Time) bool {
+func (c *Conn) armTailLoss(now Time) {
 	c.timers.stop(timerTailLoss)
 	t := &c.loss.tail
 	if !c.cfg.sack || !c.cfg.rack || c.loss.phase != phaseOpen || t.active || t.due ||
 		c.board.empty() || c.rtt.smoothed == 0 || c.board.sacked.segs > 0 {
-		return false
+		return
 	}
 	wait := 2 * c.rtt.smoothed
 	if len(c.board.recs) == 1 {
@@ -34,11 +33,12 @@ func (c *Conn) armTailLoss(now Time) bool {
 	} else {
 		wait += 2 * time.Millisecond
 	}
-	if at := now.Add(wait); at < c.timers.at[timerRTO] {
-		c.timers.set(timerTailLoss, at)
-		return true
-	}
-	return false
+	// The probe takes the place of the timeout, which begins anew after it.
+	// https://www.rfc-editor.org/rfc/rfc8985#section-7.2
+	rto := c.rtt.timeout(&c.cfg)
+	at := min(now.Add(wait), max(now, c.board.recs[0].sent.Add(rto)))
+	c.timers.set(timerTailLoss, at)
+	c.timers.set(timerRTO, at.Add(rto))
 }
 
 // onTailLoss owes the probe.

@@ -236,10 +236,12 @@ func (c *Conn) SetOptions(now Time, o UserOptions) {
 		c.user.uncork = true
 		c.user.more = false
 	}
-	if m := o.MaxSegment; m != 0 && c.snd.mss > m {
-		c.snd.mss = max(m, minMSS)
+	if o.MaxSegment != 0 {
+		c.snd.mss = min(c.snd.mss, o.MaxSegment)
 	}
-	c.reopenWindow()
+	if o.Clamp != old.Clamp && c.state.Synchronized() {
+		c.reopenWindow()
+	}
 }
 
 // SetBuffers changes the buffer sizes, in bytes; 0 leaves one as it is. A size

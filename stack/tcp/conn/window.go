@@ -37,9 +37,8 @@ func (c *Conn) advertise() uint16 {
 	unit := seqnum.Size(1) << c.rcv.wscale
 	now, next := c.window(), c.offer()
 	if next < now || next-now < c.sillyWindow() {
-		next = (now + unit - 1) &^ (unit - 1)
+		next = min((now+unit-1)&^(unit-1), maxUnscaledWindow<<c.rcv.wscale)
 	}
-	next = min(next, maxUnscaledWindow<<c.rcv.wscale)
 	if edge := c.rcv.nxt.Add(next); c.rcv.adv.LessThan(edge) {
 		c.rcv.adv = edge
 	}
@@ -52,6 +51,7 @@ func (c *Conn) offer() seqnum.Size {
 	if clamp := c.user.opts.Clamp; clamp != 0 {
 		free = min(free, seqnum.Size(clamp))
 	}
+	free = min(free, maxUnscaledWindow<<c.rcv.wscale)
 	return free &^ (seqnum.Size(1)<<c.rcv.wscale - 1)
 }
 
