@@ -48,12 +48,7 @@ const (
 // stack is closed already, so is the endpoint.
 func (s *Stack) newConn(ep *tcp.Endpoint, wq *waiter.Queue) (*Conn, error) {
 	c := &Conn{stack: s, ep: ep, wq: wq}
-	if a, err := ep.GetLocalAddress(); err == nil {
-		c.local = s.fromFull(a)
-	}
-	if a, err := ep.GetRemoteAddress(); err == nil {
-		c.remote = s.fromFull(a)
-	}
+	c.local, c.remote = s.addresses(ep)
 	if !s.track(c) {
 		ep.Abort()
 		return nil, net.ErrClosed
@@ -79,7 +74,6 @@ func (c *Conn) Read(b []byte) (int, error) {
 		res, err := c.ep.Read(&c.dst, tcpip.ReadOptions{})
 		c.dst = nil
 		if err == nil {
-			c.ep.ModerateRecvBuf(res.Count)
 			return res.Count, nil
 		}
 		if !wouldBlock(err) {
@@ -165,7 +159,8 @@ func (c *Conn) end(closeEndpoint func()) bool {
 	}
 	c.wq.EventUnregister(&c.rd.entry)
 	c.wq.EventUnregister(&c.wr.entry)
-	c.SetDeadline(time.Time{})
+	c.rd.setDeadline(time.Time{})
+	c.wr.setDeadline(time.Time{})
 	closeEndpoint()
 	return true
 }
@@ -204,10 +199,10 @@ func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadline(&c.rd, 
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(&c.wr, t) }
 
 func (c *Conn) setDeadline(h *half, t time.Time) error {
-	h.setDeadline(t)
 	if c.closed.Load() {
 		return c.opErr("set", net.ErrClosed)
 	}
+	h.setDeadline(t)
 	return nil
 }
 

@@ -354,6 +354,9 @@ func TestListenerDeadlineAndClose(t *testing.T) {
 func TestSocketOptions(t *testing.T) {
 	client, _ := newLoopback(t).pair(t, "192.0.2.1")
 	o := client.ep.SocketOptions()
+	if o.GetDelayOption() {
+		t.Error("Nagle's algorithm is on from the start")
+	}
 	for _, err := range []error{
 		client.SetNoDelay(false),
 		client.SetLinger(3),

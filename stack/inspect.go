@@ -3,9 +3,9 @@ package stack
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	gstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"github.com/tcprepair/ustack/stack/repair"
 	"github.com/tcprepair/ustack/stack/tcp"
@@ -46,29 +46,30 @@ func (s *Stack) Conns() []ConnInfo {
 			list = append(list, s.connInfo(ep))
 		}
 	}
-	slices.SortFunc(list, func(a, b ConnInfo) int {
-		if a.ID < b.ID {
-			return -1
-		}
-		return 1
-	})
 	return list
 }
 
-// isConn reports whether an endpoint is, or was, connected to a peer.
-func isConn(ep *tcp.Endpoint) bool {
-	a, err := ep.GetRemoteAddress()
-	return err == nil && a.Port != 0
+// isConn reports whether an endpoint is, or was, on its way to a peer.
+func isConn(ep *tcp.Endpoint) bool { return endpointID(ep).ID.RemotePort != 0 }
+
+// endpointID says whose an endpoint is. Unlike GetRemoteAddress it knows the
+// peer in every state.
+func endpointID(ep *tcp.Endpoint) *gstack.TransportEndpointInfo {
+	return ep.Info().(*gstack.TransportEndpointInfo)
+}
+
+// addresses returns both ends of an endpoint's connection.
+func (s *Stack) addresses(ep *tcp.Endpoint) (local, remote netip.AddrPort) {
+	i := endpointID(ep)
+	full := func(a tcpip.Address, port uint16) netip.AddrPort {
+		return s.fromFull(tcpip.FullAddress{NIC: i.RegisterNICID, Addr: a, Port: port})
+	}
+	return full(i.ID.LocalAddress, i.ID.LocalPort), full(i.ID.RemoteAddress, i.ID.RemotePort)
 }
 
 func (s *Stack) connInfo(ep *tcp.Endpoint) ConnInfo {
 	c := ConnInfo{ID: ep.ID(), Info: ep.ConnInfo(), Drops: make(Drops)}
-	if a, err := ep.GetLocalAddress(); err == nil {
-		c.Local = s.fromFull(a)
-	}
-	if a, err := ep.GetRemoteAddress(); err == nil {
-		c.Remote = s.fromFull(a)
-	}
+	c.Local, c.Remote = s.addresses(ep)
 	for r, n := range ep.Drops() {
 		c.Drops.add(conn.DropReason(r), uint64(n))
 	}
@@ -106,5 +107,12 @@ func setRepair(ep *tcp.Endpoint, m repair.Mode) error {
 	if !m.Valid() {
 		return sysErr("setsockopt", &tcpip.ErrInvalidOptionValue{})
 	}
-	return ep.SetRepair(m)
+	switch err := ep.SetRepair(m); err {
+	case conn.ErrNotConnected:
+		return sysErr("setsockopt", &tcpip.ErrNotConnected{})
+	case conn.ErrInvalid:
+		return sysErr("setsockopt", &tcpip.ErrInvalidOptionValue{})
+	default:
+		return err
+	}
 }

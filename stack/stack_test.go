@@ -15,6 +15,7 @@ import (
 	gstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"github.com/tcprepair/ustack/stack/repair"
+	"github.com/tcprepair/ustack/stack/tcp/conn"
 )
 
 func prefixes(list ...string) (p []netip.Prefix) {
@@ -268,6 +269,32 @@ func TestDialContext(t *testing.T) {
 	defer cancel()
 	_, err := a.Dial(ctx, "tcp", "10.0.0.9:80")
 	wantErr(t, err, context.DeadlineExceeded)
+}
+
+// Close ends an attempt to connect that nobody answers.
+func TestCloseEndsDial(t *testing.T) {
+	a, b := twoStacks(t)
+	b.NetStack().RemoveNIC(linkNIC)
+	done := make(chan error)
+	go func() {
+		_, err := a.Dial(testContext(t), "tcp", "10.0.0.2:80")
+		done <- err
+	}()
+	for len(a.Conns()) == 0 { // until it is under way
+		select {
+		case err := <-done:
+			t.Fatalf("Dial returned at once: %v", err)
+		default:
+			runtime.Gosched()
+		}
+	}
+	if c := a.Conns()[0]; c.State != conn.StateSynSent || c.Remote.String() != "10.0.0.2:80" {
+		t.Errorf("on its way: %+v", c)
+	}
+	a.Close()
+	if err := <-done; err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestDialFrom(t *testing.T) {

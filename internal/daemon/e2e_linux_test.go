@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -191,6 +192,18 @@ func TestRefusedOverTAP(t *testing.T) {
 	for _, a := range tapPeers {
 		if _, err := ns.DialTCP(timeout(t, 20*time.Second), netip.AddrPortFrom(a, 81)); !isRefused(err) {
 			t.Errorf("%v: %v", a, err)
+		}
+	}
+}
+
+// A neighbour that does not exist is reported as such, as on every host, and
+// not only when the SYN's retries run out.
+func TestDialNobody(t *testing.T) {
+	d, _ := onTAP(t, netlab.Link{})
+	for _, addr := range []string{"10.77.0.99:80", "[fd77::99]:80"} {
+		_, err := d.Stack().Dial(timeout(t, time.Minute), "tcp", addr)
+		if !errors.Is(err, unix.EHOSTUNREACH) {
+			t.Errorf("%s: %v", addr, err)
 		}
 	}
 }
