@@ -54,6 +54,7 @@ func (c *Conn) fast(now Time, s *Segment) bool {
 		return true
 	}
 	c.updateTimestamp(now, s)
+	c.snd.wl1 = s.Seq
 	if s.Ack != c.snd.una {
 		c.ack(now, s)
 	}

@@ -37,7 +37,7 @@ type lossState struct {
 }
 
 func (l *lossState) init(iss seqnum.Value) {
-	*l = lossState{point: iss, round: iss}
+	*l = lossState{point: iss, round: iss, usage: windowUsage{until: iss}}
 	l.rack.steps = 1
 }
 
@@ -171,6 +171,7 @@ func (c *Conn) leave() {
 	if l.phase == phaseOpen || l.phase == phaseDisorder {
 		if c.board.sacked.segs == 0 && l.dupAcks == 0 {
 			l.phase = phaseOpen
+			l.point = c.snd.una // so that it never falls half the space behind
 		}
 		return
 	}

@@ -104,6 +104,9 @@ func (b *scoreboard) empty() bool { return len(b.recs) == 0 }
 
 // sent appends the record of a first transmission, cut into segments of mss.
 func (b *scoreboard) sent(now Time, seq seqnum.Value, n, mss uint32) {
+	if len(b.recs) == 0 {
+		b.scan = seq // what it was may be half the sequence space away
+	}
 	for n > 0 {
 		size := min(n, mss)
 		b.recs = append(b.recs, record{seq: seq, size: size, sent: now})

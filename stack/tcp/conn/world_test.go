@@ -74,10 +74,14 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
+// Both ends' sequence numbers begin in awkward places: a's in the upper half
+// of the space, b's just before its end.
+const issA, issB = 0xc0000000, 0xfffffff0
+
 // established returns a world whose handshake is done: a dialled b.
 func established(t testing.TB, tune ...func(a, b *Config)) *world {
 	w := newWorld(t)
-	ca, cb := testConfig(1000), testConfig(0xfffffff0) // b's numbers wrap early
+	ca, cb := testConfig(issA), testConfig(issB)
 	for _, f := range tune {
 		f(&ca, &cb)
 	}
