@@ -31,8 +31,8 @@ type Stack struct {
 // closer is what Stack.Close ends: a Conn or a Listener.
 type closer interface{ abort() }
 
-// New makes a stack and brings its link up. On an error the link is as it was
-// and still the caller's.
+// New makes a stack and brings its link up. If it fails, the link is still the
+// caller's to close, though it may be closed by then.
 func New(cfg Config) (*Stack, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err

@@ -25,7 +25,7 @@ type Config struct {
 	// TAPFD is an inherited descriptor of a TAP device. It stays the caller's.
 	TAPFD int
 	// Link is a link that is open already. The daemon owns it once New has
-	// succeeded.
+	// succeeded; if New fails it is the caller's to close.
 	Link gstack.LinkEndpoint
 	// MTU is the link's, in bytes. 0: what the device has.
 	MTU int

@@ -76,7 +76,7 @@ func Run(ctx context.Context, cfg Config) error {
 	return err
 }
 
-// New starts a daemon. Everything it opened is closed again if it fails. The
+// New starts a daemon. If it fails, everything that it opened is closed. The
 // error is a *UsageError if the configuration is wrong.
 func New(cfg Config) (*Daemon, error) {
 	if err := cfg.validate(); err != nil {
