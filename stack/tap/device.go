@@ -76,9 +76,17 @@ func openDevice(path string, cfg *Config) (*device, error) {
 
 // adoptDevice takes over the device that fd is attached to.
 func adoptDevice(fd int, cfg *Config) (*device, error) {
-	name, _, err := attachment(fd)
+	name, flags, err := attachment(fd)
 	if err != nil {
 		return nil, deviceError(fmt.Sprintf("descriptor %d", fd), ErrNotTAP, err)
+	}
+	if flags&unix.IFF_TAP == 0 {
+		return nil, deviceError(name, ErrNotTAP, nil)
+	}
+	if pi, err := hasPacketInfo(fd); err != nil {
+		return nil, fmt.Errorf("tap %s: read the device's flags: %w", name, err)
+	} else if pi {
+		return nil, deviceError(name, ErrFlags, nil)
 	}
 	if cfg.Name != "" && cfg.Name != name {
 		return nil, fmt.Errorf("tap %s: %w: descriptor %d is attached to %s", cfg.Name, ErrName, fd, name)
@@ -135,14 +143,6 @@ func setUp(fd int, cfg *Config, created bool) (*device, error) {
 	name, flags, err := attachment(fd)
 	if err != nil {
 		return nil, deviceError(cfg.label(), ErrNotTAP, err)
-	}
-	if flags&unix.IFF_TAP == 0 {
-		return nil, deviceError(name, ErrNotTAP, nil)
-	}
-	if pi, err := hasPacketInfo(fd); err != nil {
-		return nil, fmt.Errorf("tap %s: read the device's flags: %w", name, err)
-	} else if pi {
-		return nil, deviceError(name, ErrFlags, nil)
 	}
 	d := &device{fd: fd, name: name, mtu: cfg.MTU}
 	if err := d.negotiate(flags&unix.IFF_VNET_HDR != 0, cfg.NoOffload); err != nil {

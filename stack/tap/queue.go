@@ -71,7 +71,8 @@ func readv(fd uintptr, iov []unix.Iovec) (int, error) {
 	}
 }
 
-// writev writes one frame from iov. errClosed means that the queue is.
+// writev writes one frame from iov. os.ErrClosed means that the
+// queue is closed.
 func (q *queue) writev(iov []unix.Iovec) error {
 	q.writers.RLock()
 	defer q.writers.RUnlock()

@@ -258,13 +258,23 @@ func datagram(src, dst netip.Addr, port uint16, msg string, wrong uint16, fragme
 	return frames
 }
 
-// transfer is what TCP carries each way.
-const transfer = 64 << 20
+// What TCP carries each way, with the offloads and without.
+const (
+	transferOffload = 64 << 20
+	transferPlain   = 16 << 20
+)
 
 // TestTCP moves data both ways between the kernel's TCP and gVisor's, which
 // understands host GSO.
 func TestTCP(t *testing.T) {
 	eachWay(t, func(t *testing.T, s *stack.Stack, e *Endpoint, _, local netip.Addr, proto tcpip.NetworkProtocolNumber) {
+		size := transferPlain
+		if e.Offload().TSO {
+			size = transferOffload
+		}
+		data := bytes.Repeat(pattern(1<<20), size>>20)
+		want := fmt.Sprintf("%x", sha256.Sum256(data))
+
 		l, err := gonet.ListenTCP(s, tcpip.FullAddress{Port: 80}, proto)
 		if err != nil {
 			t.Fatal(err)
@@ -286,7 +296,7 @@ func TestTCP(t *testing.T) {
 			h := sha256.New()
 			n, err := io.Copy(h, c)
 			if err == nil {
-				_, err = c.Write(bytes.Repeat(pattern(1<<20), transfer>>20))
+				_, err = c.Write(data)
 			}
 			served <- result{fmt.Sprintf("%x", h.Sum(nil)), n, err}
 		}()
@@ -296,8 +306,6 @@ func TestTCP(t *testing.T) {
 		}
 		defer c.Close()
 		c.SetDeadline(time.Now().Add(3 * patience))
-		data := bytes.Repeat(pattern(1<<20), transfer>>20)
-		want := fmt.Sprintf("%x", sha256.Sum256(data))
 
 		before := e.Stats()
 		if _, err := c.Write(data); err != nil {
