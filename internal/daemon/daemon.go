@@ -127,12 +127,22 @@ func (d *Daemon) open() (err error) {
 	d.log.Info("stack is up", "link", name, "mtu", link.MTU(), "addresses", d.cfg.Addresses)
 	for _, s := range d.cfg.Services {
 		if err := d.listen(s); err != nil {
-			d.stack.Close()
+			d.abandon()
 			return fmt.Errorf("service %v: %w", s, err)
 		}
 	}
 	d.control = newControlServer(&controller{stack: d.stack, status: d.Status, log: d.log})
 	return nil
+}
+
+// abandon closes the stack and the services that listen on it so far.
+func (d *Daemon) abandon() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, s := range d.services {
+		s.server.shutdown(ctx)
+	}
+	d.stack.Close()
 }
 
 func (d *Daemon) listen(s Service) error {

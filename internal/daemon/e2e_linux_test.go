@@ -18,12 +18,30 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/tcprepair/ustack/internal/netlab"
 )
 
-func TestMain(m *testing.M) { os.Exit(netlab.Main(m)) }
+func TestMain(m *testing.M) { os.Exit(netlab.Main(withLoopback{m})) }
+
+// withLoopback runs tests with the loopback interface up, which in a network
+// namespace that netlab has just made it is not.
+type withLoopback struct{ *testing.M }
+
+// Run implements what netlab.Main wants.
+func (m withLoopback) Run() int {
+	lo, err := netlink.LinkByName("lo")
+	if err == nil && lo.Attrs().Flags&net.FlagUp == 0 {
+		err = netlink.LinkSetUp(lo)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "loopback:", err)
+		return 1
+	}
+	return m.M.Run()
+}
 
 // onTAP starts a daemon whose neighbour is the kernel of a namespace.
 func onTAP(t *testing.T, link netlab.Link, services ...Service) (*Daemon, *netlab.Namespace) {
