@@ -44,6 +44,9 @@ type Conn struct {
 	reasm reassembly
 	sacks sackGenerator
 
+	tune   tuning
+	chrono chrono
+
 	cfg   params
 	stats Counters
 	drops [NumDropReasons]uint32

@@ -6,6 +6,9 @@ type Counters struct {
 	BytesAcked          uint64 // what the peer acknowledged
 	BytesReceived       uint64 // what was received in order
 	BytesDelivered      uint64 // what the peer is known to have, acknowledged or SACKed
+	BytesSent           uint64 // data sent, repetitions included
+	BytesRetransmitted  uint64 // of it, repetitions
+	OutOfOrder          uint64 // segments that came before their turn
 	Retransmits         uint64 // segments sent again
 	Timeouts            uint64 // times the retransmission timer expired
 	SlowStartRetransmit uint64 // segments sent again after a timeout

@@ -29,13 +29,25 @@ type Info struct {
 	Lost, Retrans        int // segments
 	Retransmits          int // timeouts in a row
 	Reordering           bool
-	Counters             Counters
+	Backoff              int // doublings of the timeout in force
+	Probes               int // window or keepalive probes unanswered
+
+	// How long ago data was last sent and received, and a segment received;
+	// 0 if never.
+	LastDataSent, LastDataReceived, LastReceived time.Duration
+	// How long the sender was busy, and of that how long the peer's window or
+	// the send buffer held it back.
+	Busy, WindowLimited, BufferLimited time.Duration
+	Counters                           Counters
 
 	Timestamps, SACK, WindowScaling, ECN bool
 }
 
-// Info describes the connection as it is.
+// Info describes the connection as it is; a frozen one as it was when it froze.
 func (c *Conn) Info(now Time) Info {
+	if c.frozen {
+		now = c.frozenAt
+	}
 	i := Info{
 		State:           c.State(),
 		Frozen:          c.frozen,
@@ -63,11 +75,23 @@ func (c *Conn) Info(now Time) Info {
 		Retrans:         int(c.board.rtxOut.segs),
 		Retransmits:     c.loss.retries,
 		Reordering:      c.loss.rack.reordered,
+		Backoff:         int(c.rtt.backoff),
+		Probes:          c.probesOut(),
+		LastReceived:    now.Sub(c.rcv.last),
+		WindowLimited:   c.chrono.total(now, windowLimited),
+		BufferLimited:   c.chrono.total(now, bufferLimited),
 		Counters:        c.stats,
 		Timestamps:      c.tstamp.on,
 		SACK:            c.cfg.sack,
 		WindowScaling:   c.cfg.scaling,
 		ECN:             c.cfg.ecn,
+	}
+	i.Busy = c.chrono.total(now, busy) + i.WindowLimited + i.BufferLimited
+	if c.snd.last != 0 {
+		i.LastDataSent = now.Sub(c.snd.last)
+	}
+	if c.delack.arrived != 0 {
+		i.LastDataReceived = now.Sub(c.delack.arrived)
 	}
 	if c.cc != nil {
 		i.InFlight = c.flight()

@@ -17,6 +17,7 @@ func (c *Conn) Output(now Time, out *Segment) bool {
 	}
 	*out = Segment{}
 	if !c.output(now, out) {
+		c.clockActivity(now)
 		return false
 	}
 	c.stats.SegsOut++
@@ -138,11 +139,19 @@ func (c *Conn) outputEmpty(now Time, out *Segment, seq seqnum.Value) {
 // segment carries. https://www.rfc-editor.org/rfc/rfc6691#section-2
 func (c *Conn) segmentSize() int {
 	n := int(c.snd.mss)
-	if c.tstamp.on {
+	switch {
+	case c.cfg.sack && n < tinyMSS && n > MaxOptionsLen:
+		return n - MaxOptionsLen
+	case c.tstamp.on:
 		n -= 12
 	}
 	return n
 }
+
+// tinyMSS is a segment so small that SACK blocks would take most of it. Below
+// it room for all options is set aside in every segment, so that segments are
+// of one size whether or not something is to be SACKed.
+const tinyMSS = 128
 
 // hasUnsent reports whether there are data or a FIN that were never sent.
 func (c *Conn) hasUnsent() bool {
@@ -280,6 +289,7 @@ func (c *Conn) sentNew(now Time, n seqnum.Size, fin bool) {
 		c.snd.nxt++
 	}
 	c.snd.last = now
+	c.stats.BytesSent += uint64(n)
 	c.user.uncork, c.user.force = false, false
 	c.acknowledged(now, n > 0)
 	c.loss.prr.out += int64(n)
@@ -341,6 +351,8 @@ func (c *Conn) retransmit(now Time, out *Segment, r *record) {
 	c.board.resent(now, r)
 	c.loss.undo.sent(c.tstamp.value(now))
 	c.loss.prr.out += int64(size)
+	c.stats.BytesSent += uint64(n)
+	c.stats.BytesRetransmitted += uint64(n)
 	c.countRetransmit()
 	c.acknowledged(now, n > 0)
 	if !c.timers.running(timerRTO) {

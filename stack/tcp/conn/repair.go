@@ -49,6 +49,11 @@ func (c *Conn) thaw(now Time) {
 	c.rcv.last += Time(still)
 	c.delack.arrived += Time(still)
 	c.loss.stalled += Time(still)
+	c.chrono.since += Time(still)
+	c.tune.begun += Time(still)
+	if c.snd.last != 0 {
+		c.snd.last += Time(still)
+	}
 	if c.loss.rack.last.valid {
 		c.loss.rack.last.at += Time(still)
 	}

@@ -70,6 +70,7 @@ func (c *Conn) trim(s *Segment) DropReason {
 func (c *Conn) takeInOrder(now Time, s *Segment) {
 	n := s.DataLen()
 	c.measureMSS(n)
+	c.timeReceiver(now, s)
 	c.rcv.nxt = c.rcv.nxt.Add(n)
 	c.deliver(s)
 	if c.reasm.empty() {
@@ -101,6 +102,7 @@ func (c *Conn) deliver(s *Segment) {
 func (c *Conn) takeOutOfOrder(now Time, s *Segment) DropReason {
 	verdict := NotDropped
 	if s.DataLen() != 0 {
+		c.stats.OutOfOrder++
 		c.measureMSS(s.DataLen())
 		r := c.reasm.insert(s)
 		if r.added == 0 {

@@ -52,7 +52,9 @@ func (c *Conn) Write(now Time, r io.Reader, n int, more bool) (int, error) {
 		return 0, ErrClosedForSend
 	case n == 0:
 		return 0, nil
-	case c.frozen || c.sendq.space() == 0:
+	}
+	c.tuneSend(n)
+	if c.frozen || c.sendq.space() == 0 {
 		c.sendq.wanted = true
 		return 0, ErrWouldBlock
 	}
@@ -78,6 +80,7 @@ func (c *Conn) Read(now Time, w io.Writer, n int, peek bool) (int, error) {
 	}
 	done, err := c.recvq.read(w, int64(n), peek)
 	if !peek {
+		c.tuneReceive(now, int(done))
 		c.reopenWindow()
 		c.predict()
 	}

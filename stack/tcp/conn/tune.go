@@ -1,0 +1,96 @@
+package conn
+
+import (
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+)
+
+// tuning finds out how large the buffers should be, where the user did not say.
+//
+// The receive buffer follows what the user takes out in a round trip (dynamic
+// right-sizing, as Linux tcp_rcv_space_adjust does): a sender in slow start
+// doubles each round trip, so there must always be room for twice that. The
+// send buffer follows the congestion window (Linux tcp_sndbuf_expand).
+type tuning struct {
+	rtt   time.Duration // the receiver's estimate of the round trip; 0: none yet
+	seq   seqnum.Value  // without timestamps: once it is passed, a window has come
+	since Time
+	ecr   uint32 // the last timestamp echo that was timed
+
+	copied int  // what the user took since begun
+	begun  Time // when this round trip's measure began
+	most   int  // the most taken in any
+}
+
+// timeReceiver estimates the round trip of a connection that only receives,
+// when data has arrived: by the timestamp it echoes, or by how long a window's
+// worth takes.
+func (c *Conn) timeReceiver(now Time, s *Segment) {
+	t := &c.tune
+	if c.recvq.cap == 0 {
+		return
+	}
+	if c.tstamp.on && s.Options.HasTS && s.Options.TSEcr != 0 {
+		if s.Options.TSEcr == t.ecr {
+			return
+		}
+		t.ecr = s.Options.TSEcr
+		if d, ok := c.tstamp.elapsed(now, s.Options.TSEcr); ok {
+			t.sample(max(d, time.Millisecond))
+		}
+		return
+	}
+	if t.since != 0 && c.rcv.nxt.LessThan(t.seq) {
+		return
+	}
+	if t.since != 0 {
+		t.sample(max(now.Sub(t.since), time.Millisecond))
+	}
+	t.seq, t.since = c.rcv.nxt.Add(max(c.window(), 1)), now
+}
+
+// sample takes the least of what is seen, but lets a longer path show in time.
+func (t *tuning) sample(d time.Duration) {
+	if t.rtt == 0 || d < t.rtt {
+		t.rtt = d
+		return
+	}
+	t.rtt += (d - t.rtt) / 8
+}
+
+// tuneReceive enlarges the receive buffer after the user has read n bytes.
+func (c *Conn) tuneReceive(now Time, n int) {
+	t := &c.tune
+	if c.recvq.cap == 0 {
+		return
+	}
+	t.copied += n
+	rtt := t.rtt
+	if rtt == 0 {
+		rtt = c.rtt.smoothed
+	}
+	if rtt == 0 || now.Sub(t.begun) < rtt {
+		return
+	}
+	if t.copied > t.most {
+		t.most = t.copied
+		want := 2*t.copied + 16*int(c.rcv.mss)
+		c.recvq.max = max(c.recvq.max, min(want, c.recvq.cap))
+	}
+	t.copied, t.begun = 0, now
+}
+
+// tuneSend enlarges the send buffer when the user has more to write than fits:
+// twice the congestion window, so that the next window's data is at hand while
+// this one's is being acknowledged.
+func (c *Conn) tuneSend(n int) {
+	q := &c.sendq
+	if q.cap == 0 || q.space() >= n || c.cc == nil {
+		return
+	}
+	want := 2 * c.cwnd()
+	if want > int64(q.max) {
+		q.max = int(min(want, int64(q.cap)))
+	}
+}
