@@ -53,7 +53,7 @@ func (n *Net) StartBulk(l *Link, a, b *Host, port uint16, limit int64) (*Bulk, e
 	if err := f.listener.ep.Bind(to); err != nil {
 		return nil, fmt.Errorf("netsim: bind: %s", err)
 	}
-	if err := f.listener.ep.Listen(1); err != nil {
+	if err := f.listener.ep.Listen(backlog); err != nil {
 		return nil, fmt.Errorf("netsim: listen: %s", err)
 	}
 	if f.sender, err = n.socket(a, f.send); err != nil {
@@ -187,6 +187,10 @@ func (s *sink) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+// backlog is more than the one connection that comes, lest it be greeted with a
+// SYN cookie, which does not remember all options.
+const backlog = 16
 
 // chunk is how much is written and compared at once.
 const chunk = 64 << 10
