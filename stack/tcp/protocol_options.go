@@ -28,6 +28,7 @@ type optionValues struct {
 	minRTO, maxRTO time.Duration
 	retries        int
 	synRetries     int
+	tuning         Tuning
 }
 
 // options holds optionValues so that reading them costs no lock.

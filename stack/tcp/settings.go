@@ -66,8 +66,9 @@ func (e *Endpoint) config(now conn.Time) conn.Config {
 		GSOMax:        gsoMax(e.route),
 		RcvBuf:        max(rcvBuf/SegOverheadFactor, 1),
 		SndBuf:        max(int(e.ops.GetSendBufferSize()), 1),
-		WindowScaling: true,
-		Timestamps:    true,
+		WindowScaling: !o.tuning.NoWindowScaling,
+		Timestamps:    !o.tuning.NoTimestamps,
+		ECN:           o.tuning.ecn(e.passive),
 		SACK:          o.sack,
 		MinRTO:        o.minRTO,
 		MaxRTO:        o.maxRTO,
@@ -75,7 +76,7 @@ func (e *Endpoint) config(now conn.Time) conn.Config {
 		SYNRetries:    o.synRetries,
 		TimeWait:      o.timeWait,
 		FinWait2:      e.finWait2(o),
-		DelayedACK:    true, // only where an exchange is interactive; see conn
+		DelayedACK:    !o.tuning.NoDelayedACK, // and only where an exchange is interactive
 		RACK:          o.recovery&tcpip.TCPRACKLossDetection != 0,
 		Congestion:    e.settings.congestion,
 		Options:       e.settings.user,

@@ -1,0 +1,68 @@
+package tcp
+
+import (
+	"errors"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// Tuning holds settings of a stack's TCP that gVisor has no option for. The
+// zero value is the default. Connections look at it when they begin.
+type Tuning struct {
+	// NoTimestamps and NoWindowScaling neither offer nor accept the options of
+	// RFC 7323 (Linux tcp_timestamps, tcp_window_scaling).
+	NoTimestamps, NoWindowScaling bool
+	// NoDelayedACK acknowledges every batch of data at once, in interactive
+	// exchanges too.
+	NoDelayedACK bool
+	// ECN says when congestion notification is used.
+	ECN ECNMode
+}
+
+// ECNMode says when a connection uses Explicit Congestion Notification (RFC
+// 3168). The values are Linux's of tcp_ecn.
+type ECNMode uint8
+
+const (
+	// ECNOff neither asks for it nor agrees to it.
+	ECNOff ECNMode = iota
+	// ECNOn asks for it on outgoing connections and agrees on incoming ones.
+	ECNOn
+	// ECNPassive agrees only.
+	ECNPassive
+)
+
+// errNotOurs is reported for a stack that runs another TCP.
+var errNotOurs = errors.New("the stack's TCP is not ustack's")
+
+// TuningOf returns the settings of a stack's TCP, the default where the stack
+// runs another TCP.
+func TuningOf(s *stack.Stack) Tuning {
+	if p := protocolOf(s); p != nil {
+		return p.options.snapshot().tuning
+	}
+	return Tuning{}
+}
+
+// SetTuning changes the settings of a stack's TCP, for connections that begin
+// later. It is an error if the stack runs another TCP, or a mode is unknown.
+func SetTuning(s *stack.Stack, t Tuning) error {
+	p := protocolOf(s)
+	if p == nil {
+		return errNotOurs
+	}
+	if t.ECN > ECNPassive {
+		return errors.New("unknown ECN mode")
+	}
+	p.options.update(func(o *optionValues) tcpip.Error {
+		o.tuning = t
+		return nil
+	})
+	return nil
+}
+
+// ecn reports whether a connection that begins offers or accepts ECN.
+func (t Tuning) ecn(passive bool) bool {
+	return t.ECN == ECNOn || t.ECN == ECNPassive && passive
+}
