@@ -2,6 +2,8 @@ package conn
 
 import (
 	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
 // armPersist sets the timer that probes a window too small to send into, when
@@ -63,18 +65,22 @@ func (c *Conn) onKeepalive(now Time) {
 		return
 	}
 	silent := now.Sub(c.rcv.last)
+	if c.rcv.last > c.user.probed {
+		c.user.keepalives = 0 // it has answered
+	}
 	switch {
 	case !c.board.empty() || c.hasUnsent():
 		// Retransmissions and window probes ask already.
 		c.timers.set(timerKeepalive, now.Add(k.Idle))
 	case silent < k.Idle:
-		c.user.keepalives = 0
 		c.timers.set(timerKeepalive, c.rcv.last.Add(k.Idle))
 	case c.user.keepalives > 0 && c.keptTooLong(silent, k):
 		c.fail(ErrTimeout)
-		c.oweAbort()
+		// https://www.rfc-editor.org/rfc/rfc9293#section-3.10.5 : <SEQ=SND.NXT><CTL=RST>
+		c.owed.reset, c.owed.rst = true, Segment{Seq: c.snd.nxt, Flags: header.TCPFlagRst}
 	default:
 		c.user.keepalives++
+		c.user.probed = now
 		c.owed.probe = keepaliveProbe
 		c.stats.KeepaliveProbes++
 		c.timers.set(timerKeepalive, now.Add(k.Interval))

@@ -18,6 +18,7 @@ type userState struct {
 	uncork     bool  // the cork has held long enough
 	force      bool  // send into a window however small
 	keepalives uint8 // probes unanswered
+	probed     Time  // when the last left
 }
 
 func (u *userState) init(cfg *Config) {
