@@ -335,6 +335,12 @@ func (e *Endpoint) Readiness(mask waiter.EventMask) waiter.EventMask {
 	if l := e.listening.Load(); l != nil {
 		ready = l.readiness()
 	}
+	// The two names of each kind go together, whichever was asked for.
+	for _, kind := range []waiter.EventMask{waiter.ReadableEvents, waiter.WritableEvents} {
+		if mask&kind != 0 {
+			mask |= kind
+		}
+	}
 	return ready & (mask | waiter.EventErr | waiter.EventHUp)
 }
 

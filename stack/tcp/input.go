@@ -19,7 +19,7 @@ func (p *protocol) receive(id stack.TransportEndpointID, pkt *stack.PacketBuffer
 		p.drop(conn.DropTCPFlags)
 		return conn.DropTCPFlags
 	}
-	if !checksumOK(h, pkt) {
+	if !checksumOK(h, id, pkt) {
 		p.stats.ChecksumErrors.Increment()
 		p.drop(conn.DropTCPChecksum)
 		return conn.DropTCPChecksum
@@ -45,20 +45,25 @@ func (p *protocol) receive(id stack.TransportEndpointID, pkt *stack.PacketBuffer
 }
 
 // checksumOK verifies the TCP checksum, unless the link has.
-func checksumOK(h header.TCP, pkt *stack.PacketBuffer) bool {
+func checksumOK(h header.TCP, id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	if pkt.RXChecksumValidated {
 		return true
 	}
-	net := pkt.Network()
 	data := pkt.Data()
-	return h.IsChecksumValid(net.SourceAddress(), net.DestinationAddress(), data.Checksum(), uint16(data.Size()))
+	return h.IsChecksumValid(id.RemoteAddress, id.LocalAddress, data.Checksum(), uint16(data.Size()))
 }
 
 // congestionExperienced reports whether a router marked the packet.
 // https://www.rfc-editor.org/rfc/rfc3168#section-5
 func congestionExperienced(pkt *stack.PacketBuffer) bool {
 	const ce = 3
-	tos, _ := pkt.Network().TOS()
+	var tos uint8
+	switch h := pkt.NetworkHeader().Slice(); pkt.NetworkProtocolNumber {
+	case header.IPv4ProtocolNumber:
+		tos, _ = header.IPv4(h).TOS()
+	case header.IPv6ProtocolNumber:
+		tos, _ = header.IPv6(h).TOS()
+	}
 	return tos&ce == ce
 }
 
