@@ -103,13 +103,20 @@ func newReader(d stack.NetworkDispatcher) *reader {
 func (r *reader) run(e *Endpoint) error {
 	var b rxBuffer
 	defer b.release()
+	var iov []unix.Iovec
 	var n int
 	var err error
 	poll := func(fd uintptr) bool {
-		n, err = readv(fd, b.vector(e.queue.vnet))
+		if r.stopped.Load() {
+			// Whatever is there is for the next reader.
+			n, err = 0, unix.EINTR
+			return true
+		}
+		n, err = readv(fd, iov)
 		return err != unix.EAGAIN
 	}
 	for !r.stopped.Load() {
+		iov = b.vector(e.queue.vnet)
 		if perr := e.queue.raw.Read(poll); perr != nil {
 			if errors.Is(perr, os.ErrDeadlineExceeded) {
 				return nil
@@ -121,6 +128,7 @@ func (r *reader) run(e *Endpoint) error {
 		switch err {
 		case nil:
 			r.receive(e, &b, n)
+		case unix.EINTR:
 		case unix.EBADFD, unix.EFAULT, unix.ENODEV, unix.EIO:
 			return ErrGone
 		default:
