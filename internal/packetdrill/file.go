@@ -1,0 +1,87 @@
+package packetdrill
+
+import (
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// file is what a descriptor stands for.
+type file interface {
+	// ready is what the file is ready for.
+	ready(mask waiter.EventMask) waiter.EventMask
+	// abandon drops the file at the end of a run.
+	abandon()
+}
+
+// sock is a socket.
+type sock struct {
+	ep         tcpip.Endpoint
+	wq         *waiter.Queue
+	flow       *flow // nil before there is a connection
+	nonblock   bool
+	listening  bool
+	connecting bool // connect has been called, and not heard of since
+	inq        bool // TCP_INQ
+	sndTimeout time.Duration // SO_SNDTIMEO; 0: none
+	rcvTimeout time.Duration
+	// notsentLowat is TCP_NOTSENT_LOWAT, as it was set.
+	notsentLowat int64
+	repair       repairState
+}
+
+func (s *sock) ready(mask waiter.EventMask) waiter.EventMask { return s.ep.Readiness(mask) }
+
+func (s *sock) abandon() { s.ep.Abort() }
+
+// install gives a file the number that the script has for it, or the lowest
+// that is free if the script expects an error. As in the original, a script may
+// use a number again while the file it stood for is still open.
+func (r *runner) install(c *call, f file) int64 {
+	fd := 3
+	if v, err := r.eval(c.Result); err == nil && v >= 0 {
+		fd = int(v)
+	} else {
+		for r.files[fd] != nil {
+			fd++
+		}
+	}
+	if old := r.files[fd]; old != nil {
+		r.nameless = append(r.nameless, old)
+	}
+	r.files[fd] = f
+	return int64(fd)
+}
+
+// sock is the socket that the nth argument names; an error's name if there is
+// none.
+func (r *runner) sock(c *call, n int) (*sock, errno) {
+	switch f := r.files[int(r.intArg(c, n))].(type) {
+	case *sock:
+		return f, ""
+	case nil:
+		return nil, "EBADF"
+	}
+	return nil, "ENOTSOCK"
+}
+
+// wait is what comes of a call that cannot go on: an error if the socket does
+// not block, or a timeout has passed.
+func (r *runner) wait(c *call, s *sock, dontWait bool, timeout time.Duration) outcome {
+	switch {
+	case c.done > 0 && (s.nonblock || dontWait):
+		return returned(c.done)
+	case s.nonblock || dontWait:
+		return failed("EAGAIN")
+	case timeout > 0:
+		c.until = c.start + timeout
+		if r.now() >= c.until {
+			if c.done > 0 {
+				return returned(c.done)
+			}
+			return failed("EAGAIN")
+		}
+	}
+	return blocked
+}

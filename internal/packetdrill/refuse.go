@@ -1,0 +1,93 @@
+package packetdrill
+
+import "strings"
+
+// refused looks for what a script uses that is left out on purpose, and names
+// it.
+func refused(s *Script) error {
+	for i := range s.Events {
+		e := &s.Events[i]
+		what := ""
+		switch a := e.Action.(type) {
+		case *Syscall:
+			what = refusedCall(a)
+		case *Packet:
+			what = refusedPacket(a)
+		}
+		if what != "" {
+			return &NotSupportedError{s.Path, e.Line, what}
+		}
+	}
+	return nil
+}
+
+// refusedCalls are the system calls that are left out.
+var refusedCalls = []string{"sendfile", "splice", "tee", "vmsplice", "pipe", "open", "cap_set"}
+
+// refusedWords are the constants that only what is left out has a use for, or
+// their beginnings.
+var refusedWords = []string{
+	"MSG_ZEROCOPY", "SO_ZEROCOPY", "TCP_ZEROCOPY_RECEIVE", "SO_EE_CODE_ZEROCOPY", "SO_EE_ORIGIN_ZEROCOPY",
+	"SO_TIMESTAMPING", "SOF_TIMESTAMPING", "SCM_TIMESTAMPING", "SCM_TSTAMP", "MSG_ERRQUEUE",
+	"TCP_MD5SIG", "TCP_AO_", "TCP_FASTOPEN", "MSG_FASTOPEN", "TCP_ULP",
+}
+
+func refusedCall(c *Syscall) string {
+	for _, name := range refusedCalls {
+		if c.Name == name {
+			return c.Name
+		}
+	}
+	if strings.HasPrefix(c.Name, "psp_") {
+		return "PSP"
+	}
+	for _, a := range append([]Expr{c.Result}, c.Args...) {
+		if w := refusedWord(a); w != "" {
+			return w
+		}
+	}
+	return ""
+}
+
+// refusedWord looks for a refused word in an expression.
+func refusedWord(e Expr) string {
+	list := []Expr{}
+	switch e := e.(type) {
+	case Word:
+		for _, w := range refusedWords {
+			if strings.HasPrefix(e.Name, w) {
+				return e.Name
+			}
+		}
+	case Or:
+		list = []Expr{e.L, e.R}
+	case Array:
+		list = e.Elems
+	case Call:
+		list = e.Args
+	case Struct:
+		for _, f := range e.Fields {
+			list = append(list, f.V)
+		}
+	}
+	for _, e := range list {
+		if w := refusedWord(e); w != "" {
+			return w
+		}
+	}
+	return ""
+}
+
+// refusedPacket looks for Fast Open: a cookie from either side. A request for
+// a cookie is harmless, because a stack without Fast Open ignores it.
+func refusedPacket(p *Packet) string {
+	if p.TCP == nil {
+		return ""
+	}
+	for _, o := range p.TCP.Options {
+		if (o.Kind == OptFastOpen || o.Kind == OptExp) && (p.Outbound || len(o.Cookie) > 0) {
+			return "TCP Fast Open (RFC 7413)"
+		}
+	}
+	return ""
+}
