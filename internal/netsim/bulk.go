@@ -17,7 +17,7 @@ import (
 // notifications.
 type Bulk struct {
 	net      *Net
-	listener *socket
+	listener tcpip.Endpoint
 	sender   *socket
 	receiver *socket // nil until accepted
 
@@ -45,25 +45,36 @@ const Endless = -1
 // it limit bytes and then a FIN.
 func (n *Net) StartBulk(l *Link, a, b *Host, port uint16, limit int64) (*Bulk, error) {
 	f := &Bulk{net: n, limit: limit}
-	var err error
-	if f.listener, err = n.socket(b, f.accept); err != nil {
-		return nil, err
-	}
 	to := tcpip.FullAddress{Addr: l.B(), Port: port}
-	if err := f.listener.ep.Bind(to); err != nil {
-		return nil, fmt.Errorf("netsim: bind: %s", err)
-	}
-	if err := f.listener.ep.Listen(backlog); err != nil {
-		return nil, fmt.Errorf("netsim: listen: %s", err)
-	}
-	if f.sender, err = n.socket(a, f.send); err != nil {
+	if err := f.listen(b, to); err != nil {
 		return nil, err
 	}
-	err2 := f.sender.ep.Connect(to)
-	if _, ok := err2.(*tcpip.ErrConnectStarted); !ok {
-		return nil, fmt.Errorf("netsim: connect: %v", err2)
+	ep, wq, err := newEndpoint(a)
+	if err != nil {
+		return nil, fmt.Errorf("netsim: endpoint: %s", err)
 	}
+	f.sender = n.watch(ep, wq, f.send)
+	err = ep.Connect(to)
+	if _, started := err.(*tcpip.ErrConnectStarted); !started {
+		return nil, fmt.Errorf("netsim: connect: %v", err)
+	}
+	n.unaccepted = append(n.unaccepted, f)
 	return f, nil
+}
+
+func (f *Bulk) listen(h *Host, at tcpip.FullAddress) error {
+	ep, _, err := newEndpoint(h)
+	if err != nil {
+		return fmt.Errorf("netsim: endpoint: %s", err)
+	}
+	f.listener = ep
+	if err := ep.Bind(at); err != nil {
+		return fmt.Errorf("netsim: bind: %s", err)
+	}
+	if err := ep.Listen(backlog); err != nil {
+		return fmt.Errorf("netsim: listen: %s", err)
+	}
+	return nil
 }
 
 // Sender is the sending endpoint.
@@ -79,16 +90,13 @@ func (f *Bulk) Done() bool { return f.done }
 // endpoint, or bytes that came out other than they went in.
 func (f *Bulk) Err() error { return f.err }
 
-// socket makes an endpoint of a host, whose act runs whenever it may be ready.
-func (n *Net) socket(h *Host, act func()) (*socket, error) {
+func newEndpoint(h *Host) (tcpip.Endpoint, *waiter.Queue, tcpip.Error) {
 	wq := new(waiter.Queue)
 	ep, err := h.stack.NewEndpoint(tcp.ProtocolNumber, header.IPv4ProtocolNumber, wq)
-	if err != nil {
-		return nil, fmt.Errorf("netsim: endpoint: %s", err)
-	}
-	return n.watch(ep, wq, act), nil
+	return ep, wq, err
 }
 
+// watch has act run whenever an endpoint may be ready.
 func (n *Net) watch(ep tcpip.Endpoint, wq *waiter.Queue, act func()) *socket {
 	s := &socket{ep: ep, wq: wq, act: act}
 	s.entry = waiter.NewFunctionEntry(waiter.EventIn|waiter.EventOut|waiter.EventErr|waiter.EventHUp|waiter.EventRdHUp,
@@ -108,19 +116,22 @@ func (n *Net) notify(s *socket) {
 	}
 }
 
-func (f *Bulk) accept() {
-	if f.receiver != nil {
-		return
+// accept takes the connection if it has come, and reports whether f is done
+// with that. It is asked after every event, and not by the listener's
+// notifications, which may come at any time: TCPs give them from goroutines.
+func (f *Bulk) accept() bool {
+	ep, wq, err := f.listener.Accept(nil)
+	switch err.(type) {
+	case nil:
+		f.receiver = f.net.watch(ep, wq, f.receive)
+		f.receive()
+		f.listener.Close()
+	case *tcpip.ErrWouldBlock:
+		return false
+	default:
+		f.fail("accept", err)
 	}
-	ep, wq, err := f.listener.ep.Accept(nil)
-	if err != nil {
-		if _, wait := err.(*tcpip.ErrWouldBlock); !wait {
-			f.fail("accept", err)
-		}
-		return
-	}
-	f.receiver = f.net.watch(ep, wq, f.receive)
-	f.receive()
+	return true
 }
 
 // send writes until the endpoint takes no more.

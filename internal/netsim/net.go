@@ -1,6 +1,7 @@
 package netsim
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +20,8 @@ type Net struct {
 	clock *vtime.Clock
 	hosts []*Host
 	links []*Link
+
+	unaccepted []*Bulk // whose connections have not come yet
 
 	mu    sync.Mutex // stacks with goroutines notify from these
 	ready []*socket  // something happened to, in order
@@ -64,6 +67,7 @@ func (n *Net) RunUntil(d time.Duration, done func() bool) bool {
 
 // Close ends all hosts. Connections are aborted.
 func (n *Net) Close() {
+	n.unaccepted = nil
 	for _, l := range n.links {
 		l.cut()
 	}
@@ -84,6 +88,7 @@ func (n *Net) settle() {
 		if n.Rest != nil {
 			n.Rest()
 		}
+		n.unaccepted = slices.DeleteFunc(n.unaccepted, (*Bulk).accept)
 		ready := n.take()
 		if len(ready) == 0 {
 			return
