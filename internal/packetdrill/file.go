@@ -22,8 +22,8 @@ type sock struct {
 	flow       *flow // nil before there is a connection
 	nonblock   bool
 	listening  bool
-	connecting bool // connect has been called, and not heard of since
-	inq        bool // TCP_INQ
+	connecting bool          // connect has been called, and not heard of since
+	inq        bool          // TCP_INQ
 	sndTimeout time.Duration // SO_SNDTIMEO; 0: none
 	rcvTimeout time.Duration
 	// notsentLowat is TCP_NOTSENT_LOWAT, as it was set.

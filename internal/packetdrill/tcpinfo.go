@@ -116,6 +116,17 @@ var infoFields = map[string]func(*conn.Info) value{
 	"bytes_received": func(i *conn.Info) value { return int64(i.Counters.BytesReceived) },
 	"segs_in":        func(i *conn.Info) value { return int64(i.Counters.SegsIn) },
 	"segs_out":       func(i *conn.Info) value { return int64(i.Counters.SegsOut) },
+	"bytes_sent":     func(i *conn.Info) value { return int64(i.Counters.BytesSent) },
+	"bytes_retrans":  func(i *conn.Info) value { return int64(i.Counters.BytesRetransmitted) },
+	"rcv_ooopack":    func(i *conn.Info) value { return int64(i.Counters.OutOfOrder) },
+	"probes":         func(i *conn.Info) value { return int64(i.Probes) },
+	"backoff":        func(i *conn.Info) value { return int64(i.Backoff) },
+	"last_data_sent": func(i *conn.Info) value { return i.LastDataSent.Milliseconds() },
+	"last_data_recv": func(i *conn.Info) value { return i.LastDataReceived.Milliseconds() },
+	"last_ack_recv":  func(i *conn.Info) value { return i.LastReceived.Milliseconds() },
+	"busy_time":      func(i *conn.Info) value { return micros(i.Busy) },
+	"rwnd_limited":   func(i *conn.Info) value { return micros(i.WindowLimited) },
+	"sndbuf_limited": func(i *conn.Info) value { return micros(i.BufferLimited) },
 	"dsack_dups":     func(i *conn.Info) value { return int64(i.Counters.DSACKs) },
 }
 
