@@ -2,6 +2,7 @@ package interop
 
 import (
 	"context"
+	"flag"
 	"net"
 	"net/netip"
 	"os"
@@ -14,7 +15,14 @@ import (
 	"github.com/tcprepair/ustack/stack/tap"
 )
 
-func TestMain(m *testing.M) { os.Exit(netlab.Main(m)) }
+// Most of these tests wait for a kernel's timers, so more of them run at once
+// than there are processors. The command line's -parallel goes before.
+func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", "12"); err != nil {
+		panic(err)
+	}
+	os.Exit(netlab.Main(m))
+}
 
 // limit bounds everything a test waits for.
 const limit = 30 * time.Second
