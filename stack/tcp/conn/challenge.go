@@ -13,7 +13,8 @@ type owed struct {
 	syn   bool  // a SYN, or a SYN-ACK if the peer's SYN is known
 	probe probeKind
 	reset bool
-	rst   Segment // what the reset looks like
+	abort bool    // the reset is ours to begin with, not an answer
+	rst   Segment // what it looks like
 
 	synSends uint8 // how often our SYN has been sent
 	synSent  Time  // when last
@@ -45,6 +46,11 @@ const (
 	// not answer each other for ever (Linux tcp_invalid_ratelimit).
 	outOfWindowInterval = 500 * time.Millisecond
 )
+
+// interval is that time for this connection.
+func (p *params) interval() time.Duration {
+	return orDefault(p.invalidRateLimit, outOfWindowInterval)
+}
 
 // oweAck makes Output send an acknowledgement, alone or with data.
 func (c *Conn) oweAck() {
@@ -80,7 +86,7 @@ func (c *Conn) oweChallenge(now Time) {
 // https://www.rfc-editor.org/rfc/rfc9293#section-3.10.7.4 (first)
 func (c *Conn) oweOutOfWindow(now Time, s *Segment) {
 	if s.Len() == 0 {
-		if c.owed.outOfWindow != 0 && now < c.owed.outOfWindow.Add(outOfWindowInterval) {
+		if c.owed.outOfWindow != 0 && now < c.owed.outOfWindow.Add(c.cfg.interval()) {
 			return
 		}
 		c.owed.outOfWindow = now
@@ -92,14 +98,14 @@ func (c *Conn) oweOutOfWindow(now Time, s *Segment) {
 // connection itself stays as it is.
 func (c *Conn) oweResetFor(s *Segment) {
 	if rst, ok := Reset(s); ok {
-		c.owed.reset, c.owed.rst = true, rst
+		c.owed.reset, c.owed.abort, c.owed.rst = true, false, rst
 	}
 }
 
 // oweAbort owes the RST that tells the peer we have given up.
 // https://www.rfc-editor.org/rfc/rfc9293#section-3.10.5
 func (c *Conn) oweAbort() {
-	c.owed.reset = true
+	c.owed.reset, c.owed.abort = true, true
 	c.owed.rst = Segment{Seq: c.snd.nxt, Ack: c.rcv.nxt, Flags: header.TCPFlagRst | header.TCPFlagAck}
 }
 

@@ -67,6 +67,10 @@ type Config struct {
 	// FinWait2: not at all.
 	TimeWait, FinWait2 time.Duration
 
+	// InvalidRateLimit is the least time between answers to segments without
+	// data that lie outside the window; 0: half a second, negative: none.
+	InvalidRateLimit time.Duration
+
 	// DelayedACK lets acknowledgements wait for data or a second segment, as
 	// RFC 1122 section 4.2.3.2 says. Off: one per batch of input.
 	DelayedACK bool

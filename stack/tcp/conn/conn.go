@@ -87,6 +87,7 @@ type params struct {
 	minRTO, maxRTO      time.Duration
 	retries, synRetries int
 	timeWait, finWait2  time.Duration
+	invalidRateLimit    time.Duration
 	gsoMax              int
 	advMSS              uint16
 	pathMSS             uint16
@@ -144,10 +145,12 @@ func (c *Conn) init(now Time, cfg *Config) {
 		advMSS:     orDefault(cfg.AdvertisedMSS, mss),
 		pathMSS:    mss,
 		delayedACK: cfg.DelayedACK,
-		rack:       cfg.RACK,
-		scaling:    cfg.WindowScaling,
-		sack:       cfg.SACK,
-		ecn:        cfg.ECN,
+
+		invalidRateLimit: cfg.InvalidRateLimit,
+		rack:             cfg.RACK,
+		scaling:          cfg.WindowScaling,
+		sack:             cfg.SACK,
+		ecn:              cfg.ECN,
 	}
 	c.user.init(cfg)
 	c.snd.iss, c.snd.una, c.snd.small = cfg.ISS, cfg.ISS, cfg.ISS

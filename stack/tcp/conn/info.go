@@ -58,7 +58,7 @@ func (c *Conn) Info(now Time) Info {
 		CongestionState: uint8(c.loss.phase),
 		SndMSS:          c.segmentSize(),
 		RcvMSS:          int(c.rcv.mss),
-		AdvMSS:          int(c.cfg.advMSS),
+		AdvMSS:          int(c.advertisedMSS()),
 		SndUna:          c.snd.una,
 		SndNxt:          c.snd.nxt,
 		RcvNxt:          c.rcv.nxt,

@@ -98,10 +98,10 @@ func (c *Conn) steps(now Time, s *Segment) DropReason {
 		return DropTCPFlags
 	}
 	c.rcv.last = now
-	c.updateTimestamp(now, s)
 	if verdict := c.checkAck(now, s); verdict != NotDropped {
 		return verdict
 	}
+	c.updateTimestamp(now, s)
 	// The sixth step is the urgent pointer: it is read and not acted upon, as
 	// RFC 6093 advises new implementations; urgent data stays in the stream.
 	fin := s.End() - 1
@@ -195,6 +195,8 @@ func (c *Conn) checkReset(now Time, s *Segment) DropReason {
 		// does not cut TIME-WAIT short.
 	case StateClosing, StateLastAck:
 		c.finish()
+	case StateCloseWait:
+		c.fail(ErrClosedForSend) // reading has ended in order (Linux tcp_reset)
 	default:
 		c.fail(ErrReset)
 	}

@@ -84,6 +84,11 @@ func (c *Conn) ackSYN(now Time, s *Segment) {
 	c.snd.una = s.Ack
 	if c.owed.synSends == 1 {
 		c.rtt.sample(s.arrival(now).Sub(c.owed.synSent))
+	} else if c.tstamp.on && s.Options.HasTS && s.Options.TSEcr != 0 {
+		// Sent again, or by a cookie: the echo tells which was answered.
+		if rtt, ok := c.tstamp.elapsed(s.arrival(now), s.Options.TSEcr); ok {
+			c.rtt.sample(rtt)
+		}
 	}
 	c.timers.stop(timerRTO)
 	c.rtt.backoff = 0

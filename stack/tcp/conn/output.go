@@ -28,6 +28,9 @@ func (c *Conn) output(now Time, out *Segment) bool {
 	if c.owed.reset {
 		c.owed.reset = false
 		*out = c.owed.rst
+		if c.owed.abort {
+			c.options(now, &out.Options)
+		}
 		return true
 	}
 	if c.owed.syn && !c.state.Synchronized() {
@@ -79,14 +82,11 @@ func (c *Conn) outputSYN(now Time, out *Segment) bool {
 	// is not scaled.
 	out.Window = uint16(min(c.recvq.limit(), c.clamp(), maxUnscaledWindow))
 	out.Options = Options{
-		MSS:           c.cfg.advMSS,
+		MSS:           c.advertisedMSS(),
 		HasWScale:     c.cfg.scaling,
 		WScale:        c.rcv.wscale,
 		SACKPermitted: c.cfg.sack,
 		HasTS:         c.tstamp.on,
-	}
-	if m := c.user.opts.MaxSegment; m != 0 {
-		out.Options.MSS = min(out.Options.MSS, m)
 	}
 	if c.tstamp.on {
 		out.Options.TSVal = c.tstamp.value(now)
@@ -100,6 +100,11 @@ func (c *Conn) outputSYN(now Time, out *Segment) bool {
 	c.owed.synSent = now
 	c.timers.set(timerRTO, now.Add(min(InitialRTO<<min(c.loss.retries, 16), c.cfg.maxRTO)))
 	return true
+}
+
+// advertisedMSS is what our SYN asks the peer to send at most.
+func (c *Conn) advertisedMSS() uint16 {
+	return min(c.cfg.advMSS, orDefault(c.user.opts.MaxSegment, c.cfg.advMSS))
 }
 
 // head fills in what every segment of a synchronized connection carries.
@@ -187,7 +192,7 @@ func (c *Conn) outputNew(now Time, out *Segment) bool {
 	}
 	c.head(now, out, c.snd.nxt)
 	c.fillData(out, c.snd.nxt, n, fin)
-	if c.snd.nxt.Add(n) == c.sendq.end && n > 0 {
+	if n > 0 && (c.snd.nxt.Add(n) == c.sendq.end || out.GSOSize != 0) {
 		out.Flags |= header.TCPFlagPsh
 	}
 	c.markECN(out, true)
@@ -211,6 +216,12 @@ func (c *Conn) mayCarry(now Time, probe bool) (n seqnum.Size, fin bool) {
 	if probe {
 		room = max(room, int64(size))
 	}
+	if unsent == 0 {
+		// A FIN behind no data goes past the congestion window (Linux
+		// tcp_cwnd_test), and even into a closed peer's window: what keeps a
+		// peer from reading need not keep it from knowing.
+		return 0, true
+	}
 	if c.flight() > 0 && (room < int64(min(size, max(unsent, 1))) || c.packetsFull(int(size))) && !probe || room <= 0 {
 		c.loss.usage.note(c.snd.una, c.snd.nxt, c.flight(), true)
 		return 0, false
@@ -226,9 +237,7 @@ func (c *Conn) mayCarry(now Time, probe bool) (n seqnum.Size, fin bool) {
 	if n < size && !c.maySendSmall(n, unsent) {
 		return 0, false
 	}
-	// A FIN behind no data goes even into a closed window: what keeps a peer
-	// from reading need not keep it from knowing.
-	fin = n == unsent && c.finPending() && (n < usable || n == 0)
+	fin = n == unsent && c.finPending() && n < usable
 	return n, fin
 }
 
@@ -318,7 +327,7 @@ func (c *Conn) restartIdle(now Time) {
 // or the last segment as a tail loss probe.
 func (c *Conn) outputLost(now Time, out *Segment) bool {
 	if c.board.lostOut.segs > 0 {
-		if r := c.board.nextLost(); r != nil && (c.flight()+int64(r.size) <= c.cwnd() || c.flight() == 0) {
+		if r := c.board.nextLost(); r != nil && (c.flight()+int64(r.size) <= c.cwnd() && !c.packetsFull(c.segmentSize()) || c.flight() == 0) {
 			c.retransmit(now, out, r)
 			return true
 		}

@@ -22,7 +22,8 @@ func (c *Conn) takeText(now Time, s *Segment) DropReason {
 	if c.userGone && c.rcv.nxt.LessThan(s.Seq.Add(s.DataLen())) {
 		// Nobody will ever read this: tell the peer so.
 		// https://www.rfc-editor.org/rfc/rfc1122#page-88 (section 4.2.2.13)
-		c.abort()
+		c.oweResetFor(s)
+		c.fail(ErrAborted)
 		return DropAbortOnData
 	}
 	if verdict := c.trim(s); verdict != NotDropped {
@@ -90,10 +91,6 @@ func (c *Conn) takeInOrder(now Time, s *Segment) {
 // deliver hands a segment's data to the user's queue.
 func (c *Conn) deliver(s *Segment) {
 	c.stats.BytesReceived += uint64(s.DataLen())
-	if c.user.readShut {
-		s.Release()
-		return
-	}
 	c.recvq.append(&s.Payload)
 	c.events |= EventReadable
 }

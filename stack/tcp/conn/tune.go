@@ -18,6 +18,8 @@ type tuning struct {
 	since Time
 	ecr   uint32 // the last timestamp echo that was timed
 
+	ackedAt uint64 // BytesAcked when the send buffer was last looked at
+
 	copied int  // what the user took since begun
 	begun  Time // when this round trip's measure began
 	most   int  // the most taken in any
@@ -83,12 +85,13 @@ func (c *Conn) tuneReceive(now Time, n int) {
 
 // tuneSend enlarges the send buffer when the user has more to write than fits:
 // twice the congestion window, so that the next window's data is at hand while
-// this one's is being acknowledged.
+// this one's is being acknowledged. Only acknowledgements are reason to look.
 func (c *Conn) tuneSend(n int) {
 	q := &c.sendq
-	if q.cap == 0 || q.space() >= n || c.cc == nil {
+	if q.cap == 0 || q.space() >= n || c.cc == nil || c.stats.BytesAcked == c.tune.ackedAt {
 		return
 	}
+	c.tune.ackedAt = c.stats.BytesAcked
 	want := 2 * c.cwnd()
 	if want > int64(q.max) {
 		q.max = int(min(want, int64(q.cap)))

@@ -13,7 +13,7 @@ import (
 type userState struct {
 	opts       UserOptions
 	finWanted  bool  // the sending side was shut during the handshake
-	readShut   bool  // the receiving side is shut: data is acknowledged and dropped
+	readShut   bool  // the receiving side is shut: an empty queue is the end
 	more       bool  // the last Write said that another follows
 	uncork     bool  // the cork has held long enough
 	force      bool  // send into a window however small
@@ -123,6 +123,12 @@ func (c *Conn) Writable() int {
 		return 0
 	}
 	return c.sendq.space()
+}
+
+// WriteReady reports whether enough of the send queue is free to wake a writer
+// for: a third (Linux sk_stream_is_writeable).
+func (c *Conn) WriteReady() bool {
+	return c.Writable() > 0 && c.sendq.space() >= c.sendq.size()/2
 }
 
 // Unsent is how many bytes were written and not yet sent, Unacked how many

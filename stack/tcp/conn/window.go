@@ -37,7 +37,13 @@ func (c *Conn) advertise() uint16 {
 	unit := seqnum.Size(1) << c.rcv.wscale
 	now, next := c.window(), c.offer()
 	if next < now || next-now < c.sillyWindow() {
-		next = min((now+unit-1)&^(unit-1), maxUnscaledWindow<<c.rcv.wscale)
+		next = now &^ (unit - 1)
+		if up := next + unit; next < now && c.recvq.size()+int64(up) <= int64(c.recvq.max)+int64(unit) {
+			// Rounding up keeps the edge where it is, but only once: a peer
+			// that sends less than a unit at a time could otherwise push it on
+			// for ever.
+			next = min(up, maxUnscaledWindow<<c.rcv.wscale)
+		}
 	}
 	if edge := c.rcv.nxt.Add(next); c.rcv.adv.LessThan(edge) {
 		c.rcv.adv = edge
