@@ -76,6 +76,8 @@ type receiveVars struct {
 	nxt seqnum.Value
 	adv seqnum.Value // the right-most window edge ever advertised; it never retreats
 
+	base seqnum.Value // the edge before rounding to the window scale
+
 	wscale uint8
 	mss    uint16 // the largest payload the peer has sent, an estimate of its segment size
 	fin    bool   // the peer's FIN has been received in order

@@ -76,6 +76,7 @@ func (c *Conn) takeSYN(s *Segment) {
 	c.snd.wnd = seqSize(s.Window)
 	c.snd.maxWnd = c.snd.wnd
 	c.snd.raw = s.Window
+	c.rcv.base = c.rcv.adv
 	c.startCongestion()
 }
 

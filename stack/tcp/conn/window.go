@@ -38,12 +38,13 @@ func (c *Conn) advertise() uint16 {
 	now, next := c.window(), c.offer()
 	if next < now || next-now < c.sillyWindow() {
 		next = now &^ (unit - 1)
-		if up := next + unit; next < now && c.recvq.size()+int64(up) <= int64(c.recvq.max)+int64(unit) {
-			// Rounding up keeps the edge where it is, but only once: a peer
-			// that sends less than a unit at a time could otherwise push it on
-			// for ever.
-			next = min(up, maxUnscaledWindow<<c.rcv.wscale)
+		// Rounding up lest the edge retreat pushes it on a little. A peer that
+		// sends less than a unit at a time could do so for ever.
+		if up := c.rcv.nxt.Add(next + unit); next < now && up.LessThanEq(c.rcv.base.Add(c.recvq.limit()/4+unit)) {
+			next = min(next+unit, maxUnscaledWindow<<c.rcv.wscale)
 		}
+	} else {
+		c.rcv.base = c.rcv.nxt.Add(next)
 	}
 	if edge := c.rcv.nxt.Add(next); c.rcv.adv.LessThan(edge) {
 		c.rcv.adv = edge
