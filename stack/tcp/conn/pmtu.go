@@ -44,6 +44,27 @@ func (c *Conn) PathMTU(now Time, seq seqnum.Value, mss uint16) DropReason {
 // carry. https://www.rfc-editor.org/rfc/rfc791#section-3.2
 const leastMSS = 68 - 20 - 20
 
+// A path that swallows large packets without saying so is suspected after this
+// many timeouts of the same data, and then segments shrink to baseMSS and by
+// halves below it. Fewer would mistake heavy loss for it: at 10% loss three in a
+// row come every few thousand segments.
+const (
+	blackHoleRetries = 5
+	baseMSS          = 1024 // RFC 4821 section 7.2
+	floorMSS         = 256
+)
+
+// suspectBlackHole makes segments smaller when full ones time out again and
+// again. https://www.rfc-editor.org/rfc/rfc4821#section-7.7
+func (c *Conn) suspectBlackHole() {
+	size := uint32(c.segmentSize())
+	if c.loss.retries < blackHoleRetries || c.snd.mss <= floorMSS || c.board.recs[0].size < size {
+		return
+	}
+	c.snd.mss = max(min(c.snd.mss/2, baseMSS), floorMSS)
+	c.board.recut(uint32(c.segmentSize()))
+}
+
 // ours reports whether seq could have been in flight; an error about anything
 // else is forged or stale. https://www.rfc-editor.org/rfc/rfc5927#section-4.1
 func (c *Conn) ours(seq seqnum.Value) DropReason {

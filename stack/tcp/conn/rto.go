@@ -39,6 +39,7 @@ func (c *Conn) onRTO(now Time) {
 	c.enterLoss(now)
 	c.rtt.backoff++
 	c.loss.retries++
+	c.suspectBlackHole()
 	c.timers.set(timerRTO, now.Add(c.rtt.timeout(&c.cfg)))
 }
 
