@@ -25,7 +25,9 @@ type TCPStats struct {
 	Timeouts         uint64 // retransmission timer
 	ResetsReceived   uint64
 	ResetsSent       uint64
-	ListenOverflows  uint64 // SYNs that found a listener's queues full
+	// ListenOverflows counts SYNs, and last ACKs of handshakes, that found a
+	// listener's queue full.
+	ListenOverflows uint64
 }
 
 // Stats returns the counters.
@@ -45,7 +47,7 @@ func (s *Stack) Stats() Stats {
 			Timeouts:         t.Timeouts.Value(),
 			ResetsReceived:   t.ResetsReceived.Value(),
 			ResetsSent:       t.ResetsSent.Value(),
-			ListenOverflows:  t.ListenOverflowSynDrop.Value(),
+			ListenOverflows:  sum(t.ListenOverflowSynDrop, t.ListenOverflowAckDrop),
 		},
 		PacketsReceived:  all.IP.PacketsReceived.Value(),
 		PacketsSent:      all.IP.PacketsSent.Value(),
