@@ -34,7 +34,9 @@ type site struct {
 	device string
 	wire   *netlab.Wire
 	ustack *stack.Stack
+	near   []netip.Prefix   // the kernel's addresses
 	tune   []netlab.Control // for every kernel socket
+	hello  []byte           // what a client writes as soon as it is connected
 }
 
 // families are the two ways the sites can talk: index into the addresses of
@@ -69,7 +71,7 @@ func newSite(t *testing.T, bad *impair.Config, tune ...func(*stack.Config)) *sit
 	s, err := stack.New(cfg)
 	must(t, err)
 	t.Cleanup(func() { s.Close() })
-	return &site{t: t, kernel: near.Kernel, device: near.Device.Name, wire: near.Wire, ustack: s}
+	return &site{t: t, kernel: near.Kernel, device: near.Device.Name, wire: near.Wire, near: netlab.KernelAddresses, ustack: s}
 }
 
 func must(t *testing.T, err error) {
@@ -94,6 +96,8 @@ func (s *site) dialled(family int) (*net.TCPConn, *stack.Conn) {
 	defer l.Close()
 	k, err := s.kernel.DialTCP(s.ctx(), l.Addr().(*net.TCPAddr).AddrPort(), s.tune...)
 	must(s.t, err)
+	_, err = k.Write(s.hello)
+	must(s.t, err)
 	u, err := l.Accept()
 	must(s.t, err)
 	return s.bounded(k, u.(*stack.Conn))
@@ -102,10 +106,12 @@ func (s *site) dialled(family int) (*net.TCPConn, *stack.Conn) {
 // accepted returns a connection that ustack opened to a kernel listener.
 func (s *site) accepted(family int) (*net.TCPConn, *stack.Conn) {
 	s.t.Helper()
-	l, err := s.kernel.ListenTCP(netip.AddrPortFrom(netlab.KernelAddresses[family].Addr(), 0), s.tune...)
+	l, err := s.kernel.ListenTCP(netip.AddrPortFrom(s.near[family].Addr(), 0), s.tune...)
 	must(s.t, err)
 	defer l.Close()
 	u, err := s.ustack.Dial(s.ctx(), "tcp", l.Addr().String())
+	must(s.t, err)
+	_, err = u.Write(s.hello)
 	must(s.t, err)
 	k, err := l.AcceptTCP()
 	must(s.t, err)
