@@ -15,6 +15,7 @@ type reassembly struct {
 	spans  []span
 	fin    seqnum.Value // where the peer's early FIN stands
 	hasFIN bool
+	came   int // segments inserted since the spans were last made tight
 }
 
 // span is a run of received bytes.
@@ -40,6 +41,21 @@ func (r *reassembly) bytes() (n int64) {
 		n += r.spans[i].data.Size()
 	}
 	return n
+}
+
+// tidy makes the spans tight when many small segments have made them up, and
+// reports whether there is room for another span in limit bytes, counting what
+// each costs besides its data.
+func (r *reassembly) tidy(limit int) bool {
+	if r.came++; r.came*viewCost > limit {
+		r.came = 0
+		for i := range r.spans {
+			if p := &r.spans[i]; int64(pieces(&p.data)*viewCost) > 2*p.data.Size() {
+				collapse(&p.data)
+			}
+		}
+	}
+	return len(r.spans)*viewCost < limit
 }
 
 // insert takes the segment's payload. Bytes that are already there win over

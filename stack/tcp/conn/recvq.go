@@ -13,6 +13,7 @@ type recvQueue struct {
 	data buffer.Buffer
 	max  int // the receive buffer's size, bytes
 	cap  int // how far auto-tuning may raise max; 0: it may not
+	came int // segments appended since pieces were last counted
 }
 
 func (q *recvQueue) init(size, most int) {
@@ -36,7 +37,15 @@ func (q *recvQueue) space() seqnum.Size {
 }
 
 // append takes over the payload.
-func (q *recvQueue) append(p *buffer.Buffer) { q.data.Merge(p) }
+func (q *recvQueue) append(p *buffer.Buffer) {
+	q.data.Merge(p)
+	if q.came++; q.came*viewCost > q.max {
+		q.came = 0
+		if int64(pieces(&q.data)*viewCost) > q.data.Size()+int64(q.max)/2 {
+			collapse(&q.data)
+		}
+	}
+}
 
 // read copies up to n bytes to w, and drops them unless peek.
 func (q *recvQueue) read(w io.Writer, n int64, peek bool) (int64, error) {

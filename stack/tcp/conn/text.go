@@ -95,11 +95,19 @@ func (c *Conn) deliver(s *Segment) {
 	c.events |= EventReadable
 }
 
+// minReassembly is the memory, in bytes, that out-of-order data may take in any
+// case, however small the receive buffer.
+const minReassembly = 64 << 10
+
 // takeOutOfOrder keeps data that came early, and a FIN that came early.
 func (c *Conn) takeOutOfOrder(now Time, s *Segment) DropReason {
 	verdict := NotDropped
 	if s.DataLen() != 0 {
 		c.stats.OutOfOrder++
+		if !c.reasm.tidy(max(c.recvq.max, minReassembly)) {
+			c.oweDuplicate()
+			return DropOfoQueuePrune
+		}
 		c.measureMSS(s.DataLen())
 		r := c.reasm.insert(s)
 		if r.added == 0 {
