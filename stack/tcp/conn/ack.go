@@ -17,7 +17,7 @@ func (c *Conn) ack(now Time, s *Segment) {
 		return // an old acknowledgement says nothing new
 	}
 	var (
-		d        delivery
+		d        = c.board.expect()
 		advanced = c.snd.una.LessThan(s.Ack)
 		flight   = c.flight()
 		lost     = c.board.lostOut.segs
@@ -31,10 +31,10 @@ func (c *Conn) ack(now Time, s *Segment) {
 	}
 	dsack := c.takeSACK(s, &d)
 	if !advanced {
-		c.countDuplicate(s, windowed)
+		c.countDuplicate(s, windowed, &d)
 	}
 	c.sampleRTT(now, s, &d, advanced)
-	c.tailAcked(now, s.Ack, dsack)
+	c.tailAcked(now, s.Ack, dsack, d.bytes > 0)
 	if c.cfg.rack {
 		c.loss.rack.update(now, &d, c.rtt.min)
 	}
@@ -43,8 +43,11 @@ func (c *Conn) ack(now Time, s *Segment) {
 	c.leave()
 	c.detect(now, &d)
 	c.control(now, s, &d, flight, c.board.lostOut.segs > lost)
-	if advanced || windowed {
+	switch {
+	case advanced || windowed:
 		c.armRetransmit(now)
+	case d.bytes > 0:
+		c.armTailLoss(now)
 	}
 }
 
@@ -58,10 +61,7 @@ func (c *Conn) advance(now Time, una seqnum.Value, d *delivery) {
 	c.loss.stalled = now
 	c.rtt.backoff = 0
 	if !c.cfg.sack {
-		c.loss.dupAcks = 0
-		// Without SACK, data that waited for the retransmission cannot be told
-		// from data that needed none.
-		d.original = d.original && !d.repeated
+		c.forgetDuplicates(d)
 	}
 	if c.snd.small.LessThan(una) {
 		c.snd.small = una
@@ -98,15 +98,34 @@ func (c *Conn) setWindow(wnd seqnum.Size, raw uint16) bool {
 	return true
 }
 
-// countDuplicate counts a duplicate acknowledgement, for peers without SACK.
+// countDuplicate counts a duplicate acknowledgement, for peers without SACK:
+// one more segment is delivered. After a timeout it may as well be a segment
+// that was sent twice, so it tells nothing.
 // https://www.rfc-editor.org/rfc/rfc5681#section-2 (DUPLICATE ACKNOWLEDGMENT)
-func (c *Conn) countDuplicate(s *Segment, windowed bool) {
-	if c.cfg.sack || windowed || c.board.empty() || s.Len() != 0 {
+// https://www.rfc-editor.org/rfc/rfc6937#section-2 (DeliveredData)
+func (c *Conn) countDuplicate(s *Segment, windowed bool, d *delivery) {
+	if c.cfg.sack || windowed || c.board.empty() || s.Len() != 0 || c.loss.phase == phaseLoss {
 		return
 	}
 	if c.loss.dupAcks < uint32(len(c.board.recs)) {
 		c.loss.dupAcks++
+		d.bytes += int64(c.segmentSize())
 	}
+}
+
+// forgetDuplicates is called when an acknowledgement advances without SACK. It
+// covers one segment that was missing; the others are those that duplicates
+// have counted. What duplicates told beyond it stands while the recovery lasts.
+func (c *Conn) forgetDuplicates(d *delivery) {
+	told := min(c.loss.dupAcks, uint32(max(d.segs-1, 0)))
+	d.bytes = max(d.bytes-int64(told)*int64(c.segmentSize()), 0)
+	c.loss.dupAcks -= told
+	if c.loss.phase != phaseRecovery {
+		c.loss.dupAcks = 0
+	}
+	// Data that waited for the retransmission cannot be told from data that
+	// needed none.
+	d.original = d.original && !d.repeated
 }
 
 // takeSACK reads the SACK blocks. It reports whether the first was a DSACK.
@@ -177,7 +196,7 @@ func (c *Conn) sampleRTT(now Time, s *Segment, d *delivery, advanced bool) {
 	switch {
 	case d.sampled && !d.repeated:
 		c.rtt.sample(at.Sub(d.sample))
-	case advanced && c.tstamp.on && s.Options.HasTS && s.Options.TSEcr != 0 && d.bytes > 0:
+	case advanced && c.tstamp.on && s.Options.HasTS && s.Options.TSEcr != 0 && d.fresh:
 		if rtt, ok := c.tstamp.elapsed(at, s.Options.TSEcr); ok {
 			c.rtt.sample(rtt)
 		}

@@ -43,7 +43,7 @@ func (c *Conn) takeECE(now Time, s *Segment) bool {
 	if !c.cfg.ecn || !s.Has(header.TCPFlagEce) || c.loss.phase >= phaseCWR {
 		return false
 	}
-	c.reduce(now, phaseCWR, cc.ECN)
+	c.reduce(now, phaseCWR, cc.ECN, 0)
 	c.ecn.cwr = true
 	return true
 }

@@ -54,6 +54,12 @@ func (c *Conn) flight() int64 {
 	return max(n, 0)
 }
 
+// packetsOut is how many packets are in the network, as flight is in bytes.
+func (c *Conn) packetsOut() int64 {
+	b := &c.board
+	return int64(len(b.recs)) - b.sacked.segs - b.lostOut.segs + b.rtxOut.segs - int64(c.loss.dupAcks)
+}
+
 // cwnd is the congestion window in force.
 func (c *Conn) cwnd() int64 {
 	switch c.loss.phase {
@@ -75,7 +81,7 @@ func (c *Conn) detect(now Time, d *delivery) {
 	}
 	if c.board.lostOut.segs > 0 {
 		// New losses, or ones that a recovery just over has left.
-		c.enterRecovery(now)
+		c.enterRecovery(now, d.bytes)
 	}
 	if c.loss.phase == phaseOpen && (c.board.sacked.segs > 0 || c.loss.dupAcks > 0) {
 		c.loss.phase = phaseDisorder
@@ -126,8 +132,9 @@ func (c *Conn) detectDuplicates(d *delivery) {
 }
 
 // enterRecovery begins fast recovery, unless a recovery is under way already.
+// news is what the acknowledgement at hand delivered.
 // https://www.rfc-editor.org/rfc/rfc6675#section-5
-func (c *Conn) enterRecovery(now Time) {
+func (c *Conn) enterRecovery(now Time, news int64) {
 	if c.loss.phase >= phaseRecovery {
 		return
 	}
@@ -136,15 +143,17 @@ func (c *Conn) enterRecovery(now Time) {
 	} else {
 		c.stats.FastRecoveries++
 	}
-	c.reduce(now, phaseRecovery, cc.Loss)
+	c.reduce(now, phaseRecovery, cc.Loss, news)
 }
 
-// reduce makes the congestion window smaller and remembers how to undo it.
-func (c *Conn) reduce(now Time, to phase, why cc.Signal) {
+// reduce makes the congestion window smaller and remembers how to undo it. The
+// rate is reduced over what is yet to be delivered, news included.
+// https://www.rfc-editor.org/rfc/rfc9937#section-6.1 (RecoverFS)
+func (c *Conn) reduce(now Time, to phase, why cc.Signal, news int64) {
 	if c.loss.phase < phaseCWR {
 		c.cc.OnCongestion(cc.Congestion{Now: int64(now), Signal: why, Flight: c.flightBefore(), MSS: c.segmentSize()})
 		c.loss.undo.begin(c, now)
-		c.loss.prr.begin(c.cc.Threshold(), c.flightBefore(), c.flight())
+		c.loss.prr.begin(c.cc.Threshold(), c.undelivered()+news, c.flight())
 	}
 	c.loss.phase = to
 	c.loss.point = c.snd.nxt
@@ -164,6 +173,11 @@ func (c *Conn) countRetransmit() {
 
 // flightBefore is RFC 5681's FlightSize: all that is outstanding.
 func (c *Conn) flightBefore() int64 { return int64(c.snd.una.Size(c.snd.nxt)) }
+
+// undelivered is that less what the peer is known to have.
+func (c *Conn) undelivered() int64 {
+	return max(c.flightBefore()-c.board.sacked.bytes-int64(c.loss.dupAcks)*int64(c.segmentSize()), 0)
+}
 
 // leave ends a phase once everything sent before it began is acknowledged.
 func (c *Conn) leave() {

@@ -244,9 +244,7 @@ func (c *Conn) mayCarry(now Time, probe bool) (n seqnum.Size, fin bool) {
 // packetsFull reports whether as many packets are in flight as the congestion
 // window has segments: small ones are not for free (Linux counts only packets).
 func (c *Conn) packetsFull(size int) bool {
-	b := &c.board
-	out := int64(len(b.recs)) - b.sacked.segs - b.lostOut.segs + b.rtxOut.segs
-	return out >= max(c.cwnd()/int64(max(size, 1)), 1)
+	return c.packetsOut() >= max(c.cwnd()/int64(max(size, 1)), 1)
 }
 
 // unsent is how many bytes were written and never sent.

@@ -124,7 +124,7 @@ func (c *Conn) detectRACK(now Time) {
 func (c *Conn) onReorder(now Time) {
 	c.detectRACK(now)
 	if c.board.lostOut.segs > 0 {
-		c.enterRecovery(now)
+		c.enterRecovery(now, 0)
 		c.armRetransmit(now)
 	}
 }

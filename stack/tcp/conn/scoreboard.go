@@ -80,13 +80,24 @@ func (m moment) after(at Time, end seqnum.Value) bool {
 type delivery struct {
 	bytes     int64 // delivered: acknowledged or SACKed for the first time
 	acked     int64 // cumulatively acknowledged, SACKed before or not
+	segs      int   // segments of that
 	sample    Time  // the latest transmission that may be timed, by Karn's algorithm
 	sampled   bool
-	original  bool   // a segment that was never retransmitted was delivered
+	fresh     bool   // something was delivered
+	original  bool   // a segment that was never retransmitted was
 	repeated  bool   // a segment that was retransmitted was acknowledged
 	reordered bool   // an original lay below the highest delivered before it
 	last      moment // the last sent of all that was delivered
 	lastEver  bool   // that one had been retransmitted
+
+	// The highest that was SACKed before this acknowledgement, if anything.
+	high   seqnum.Value
+	sacked bool
+}
+
+// expect returns the delivery of an acknowledgement that is yet to be looked at.
+func (b *scoreboard) expect() delivery {
+	return delivery{high: b.high, sacked: b.sacked.segs > 0}
 }
 
 // keptRecords is how much room an empty scoreboard keeps, so that a
@@ -152,6 +163,7 @@ func (b *scoreboard) ack(una seqnum.Value, d *delivery) {
 	for n < len(b.recs) && b.recs[n].seq.LessThan(una) {
 		r := &b.recs[n]
 		n++
+		d.segs++
 		d.acked += int64(r.size)
 		if r.is(recSacked) {
 			b.sacked.sub(r)
@@ -172,14 +184,15 @@ func (b *scoreboard) drop(n int) {
 }
 
 // note tells whether a record about to be delivered is one that was sent once,
-// and whether a later one was delivered before it.
+// and whether a later one was delivered before it: before this acknowledgement,
+// that is, which tells of several in no order.
 func (b *scoreboard) note(r *record, d *delivery) {
 	if r.is(recEver) {
 		d.repeated = true
 		return
 	}
 	d.original = true
-	if b.sacked.segs > 0 && r.end().LessThan(b.high) {
+	if d.sacked && r.end().LessThan(d.high) {
 		d.reordered = true
 	}
 }
@@ -187,6 +200,7 @@ func (b *scoreboard) note(r *record, d *delivery) {
 // deliver counts a record as having reached the peer.
 func (b *scoreboard) deliver(r *record, d *delivery) {
 	d.bytes += int64(r.size)
+	d.fresh = true
 	b.unlose(r)
 	if !r.is(recEver) && (!d.sampled || d.sample < r.sent) {
 		d.sample, d.sampled = r.sent, true

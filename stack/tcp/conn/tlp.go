@@ -22,16 +22,22 @@ type tailLoss struct {
 func (c *Conn) armTailLoss(now Time) {
 	c.timers.stop(timerTailLoss)
 	t := &c.loss.tail
-	if !c.cfg.sack || !c.cfg.rack || c.loss.phase != phaseOpen || t.active || t.due ||
-		c.board.empty() || c.rtt.smoothed == 0 || c.board.sacked.segs > 0 {
+	if t.active || t.due || c.board.empty() || c.rtt.smoothed == 0 {
 		return
 	}
-	wait := 2 * c.rtt.smoothed
-	if len(c.board.recs) == 1 {
-		// The peer may be delaying the acknowledgement of a lone segment.
-		wait += c.cfg.minRTO
-	} else {
-		wait += 2 * time.Millisecond
+	wait := 2*c.rtt.smoothed + 2*time.Millisecond
+	switch c.loss.phase {
+	case phaseOpen:
+		if !c.cfg.sack || !c.cfg.rack || c.board.sacked.segs > 0 {
+			return
+		}
+		if len(c.board.recs) == 1 {
+			// The peer may be delaying the acknowledgement of a lone segment.
+			wait = 2*c.rtt.smoothed + c.cfg.minRTO
+		}
+	case phaseRecovery:
+	default:
+		return
 	}
 	// The probe takes the place of the timeout, which begins anew after it.
 	// https://www.rfc-editor.org/rfc/rfc8985#section-7.2
@@ -41,13 +47,46 @@ func (c *Conn) armTailLoss(now Time) {
 	c.timers.set(timerRTO, at.Add(rto))
 }
 
-// onTailLoss owes the probe.
+// onTailLoss owes the probe, or, in recovery, repeats the oldest segment.
 func (c *Conn) onTailLoss(now Time) {
-	if c.board.empty() || c.loss.phase != phaseOpen {
+	if c.board.empty() {
 		return
 	}
-	c.loss.tail.due = true
+	switch c.loss.phase {
+	case phaseOpen:
+		c.loss.tail.due = true
+	case phaseRecovery:
+		c.probeRecovery()
+	default:
+		return
+	}
 	c.timers.set(timerRTO, now.Add(c.rtt.timeout(&c.cfg)))
+}
+
+// probeRecovery takes the oldest segment for lost after a silence in recovery,
+// in which the acknowledgement of a retransmission must have come. When what
+// was lost is the last that was retransmitted, nothing later could tell of it,
+// and only the timeout would be left, which throws away what recovery knows.
+//
+// RFC 8985 probes in the open state only. QUIC does at any time:
+// https://www.rfc-editor.org/rfc/rfc9002#section-6.2
+func (c *Conn) probeRecovery() {
+	b := &c.board
+	i := 0
+	for i < len(b.recs)-1 && b.recs[i].is(recSacked) {
+		i++
+	}
+	r := &b.recs[i]
+	if r.is(recSacked) {
+		return // a peer that lies, or reneges; the timeout will see to it
+	}
+	if r.is(recRtx) || !r.is(recLost) {
+		b.markLost(r)
+	}
+	c.loss.tail = tailLoss{active: true, end: c.snd.nxt}
+	// A probe does not ask the congestion window.
+	c.loss.prr.window = max(c.loss.prr.window, c.flight()+int64(r.size))
+	c.stats.TailLossProbes++
 }
 
 // probed notes that the probe was sent.
@@ -58,10 +97,14 @@ func (c *Conn) probed(again bool) {
 
 // tailAcked judges an acknowledgement while a probe is out. If the probe was a
 // repetition that the peer needed, it repaired a loss, and the congestion
-// control must hear of it.
+// control must hear of it. In recovery any news ends the silence.
 // https://www.rfc-editor.org/rfc/rfc8985#section-7.4
-func (c *Conn) tailAcked(now Time, ack seqnum.Value, dsack bool) {
+func (c *Conn) tailAcked(now Time, ack seqnum.Value, dsack, news bool) {
 	t := &c.loss.tail
+	if c.loss.phase == phaseRecovery {
+		t.active = t.active && !news
+		return
+	}
 	if !t.active || ack.LessThan(t.end) {
 		return
 	}
