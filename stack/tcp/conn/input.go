@@ -2,6 +2,7 @@ package conn
 
 import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
 )
 
 // Input takes a segment whose checksum was right. It owns the payload. The
@@ -83,42 +84,38 @@ func (c *Conn) stateProcess(now Time, s *Segment) DropReason {
 // https://www.rfc-editor.org/rfc/rfc9293#section-3.10.7.4
 func (c *Conn) steps(now Time, s *Segment) DropReason {
 	defer c.predict()
+	// RFC 5961 has a RST and a SYN judged by rules of their own wherever they
+	// lie, so the second step and the fourth come before the first. The third
+	// is about security labels, which nobody uses.
+	switch {
+	case s.Has(header.TCPFlagRst):
+		return c.checkReset(now, s)
+	case s.Has(header.TCPFlagSyn):
+		return c.checkSYN(now, s)
+	}
 	if verdict := c.checkSequence(now, s); verdict != NotDropped {
 		return verdict
-	}
-	if s.Has(header.TCPFlagRst) {
-		return c.checkReset(now, s)
-	}
-	// The third step is about security labels, which nobody uses.
-	if s.Has(header.TCPFlagSyn) {
-		c.oweChallenge(now)
-		return DropInvalidSYN
 	}
 	if !s.Has(header.TCPFlagAck) {
 		return DropTCPFlags
 	}
-	c.rcv.last = now
 	if verdict := c.checkAck(now, s); verdict != NotDropped {
 		return verdict
 	}
+	c.rcv.last = now
 	c.updateTimestamp(now, s)
 	// The sixth step is the urgent pointer: it is read and not acted upon, as
 	// RFC 6093 advises new implementations; urgent data stays in the stream.
 	fin := s.End() - 1
 	verdict := c.takeText(now, s)
-	c.takeFIN(now, s.Has(header.TCPFlagFin) && fin == c.rcv.nxt)
+	c.takeFIN(now, s, fin)
 	return verdict
 }
 
 // checkSequence is the first step: is any of the segment inside the window?
-// One that is not draws an acknowledgement, unless it is a reset.
+// One that is not draws an acknowledgement.
 func (c *Conn) checkSequence(now Time, s *Segment) DropReason {
-	if c.state == StateSynReceived && s.Has(header.TCPFlagSyn) && s.Seq == c.rcv.irs {
-		// The peer did not hear our SYN-ACK, or it opened at the same time as
-		// we did and this is its SYN-ACK.
-		return c.synAgain(now, s)
-	}
-	if c.tstamp.stale(now, s) && !s.Has(header.TCPFlagRst) {
+	if c.tstamp.stale(now, s) {
 		// https://www.rfc-editor.org/rfc/rfc7323#section-5.3 (R1)
 		c.oweOutOfWindow(now, s)
 		if c.state == StateTimeWait {
@@ -130,23 +127,21 @@ func (c *Conn) checkSequence(now Time, s *Segment) DropReason {
 	if verdict == NotDropped {
 		return NotDropped
 	}
-	if !s.Has(header.TCPFlagRst) {
-		if verdict == DropOldData {
-			c.sacks.duplicate(s.Seq, s.End(), c.rcv.nxt)
-		}
-		if c.state == StateTimeWait && s.Has(header.TCPFlagFin) {
-			// "The only thing that can arrive in this state is a retransmission
-			// of the remote FIN. Acknowledge it, and restart the 2 MSL timeout."
-			c.startTimeWait(now)
-		}
-		c.oweOutOfWindow(now, s)
-		return verdict
+	if verdict == DropOldData {
+		c.sacks.duplicate(s.Seq, s.End(), c.rcv.nxt)
 	}
-	return DropReset
+	if c.state == StateTimeWait && s.Has(header.TCPFlagFin|header.TCPFlagAck) && s.End() == c.rcv.nxt {
+		// "The only thing that can arrive in this state is a retransmission
+		// of the remote FIN. Acknowledge it, and restart the 2 MSL timeout."
+		c.startTimeWait(now)
+	}
+	c.oweOutOfWindow(now, s)
+	return verdict
 }
 
 // position places a segment against the receive window and names what is wrong
-// with it, if anything. The four cases are table 6 of RFC 9293 section 3.4.
+// with it, if anything. The four cases are table 6 of RFC 9293 section 3.4; the
+// names on the right are Linux's, which tells the edge from what is beyond.
 func (c *Conn) position(s *Segment) DropReason {
 	var (
 		n     = s.Len()
@@ -156,46 +151,43 @@ func (c *Conn) position(s *Segment) DropReason {
 	switch {
 	case n == 0 && first.LessThan(c.rcv.nxt):
 		return DropOldSequence
-	case n == 0 && edge.LessThan(first):
+	case n != 0 && first.Add(n).LessThanEq(c.rcv.nxt):
+		return DropOldData
+	case edge.LessThan(first):
 		return DropInvalidSequence
 	case n == 0:
 		// The edge itself counts as inside: a peer that has filled the window
 		// acknowledges from there.
 		return NotDropped
-	case first.Add(n).LessThanEq(c.rcv.nxt):
-		return DropOldData
-	case first == c.rcv.nxt:
-		return NotDropped // into a closed window it still brings its acknowledgement
-	case edge.LessThanEq(first):
-		if c.window() == 0 {
-			return DropZeroWindow
-		}
-		return DropInvalidSequence
+	case edge != c.rcv.nxt && first == edge:
+		return DropOverWindow
+	case edge == c.rcv.nxt && c.rcv.fin:
+		return DropZeroWindow
 	}
+	// Into a closed window a segment still brings its acknowledgement.
 	return NotDropped
 }
 
 // checkReset is the second step, with the care of RFC 5961: only a reset that
-// names exactly the next sequence number is believed.
+// names exactly the next sequence number is believed, one that lies elsewhere
+// in the window is asked for again, and one outside is ignored.
 // https://www.rfc-editor.org/rfc/rfc9293#section-3.10.7.4 (second, "check the RST bit")
 func (c *Conn) checkReset(now Time, s *Segment) DropReason {
-	if s.Seq != c.rcv.nxt {
-		c.oweChallenge(now)
-		return DropReset
-	}
-	switch c.state {
-	case StateSynReceived:
-		if c.passive {
-			c.fail(ErrReset)
-		} else {
-			c.fail(ErrRefused)
-		}
-	case StateTimeWait:
+	switch {
+	case s.Seq.LessThan(c.rcv.nxt):
+		return DropOldSequence
+	case s.Seq != c.rcv.nxt && c.rcv.nxt.Add(c.window()).LessThanEq(s.Seq):
+		return DropInvalidSequence
+	case c.state == StateTimeWait:
 		// https://www.rfc-editor.org/rfc/rfc1337#section-3 (fix F1): a reset
 		// does not cut TIME-WAIT short.
-	case StateClosing, StateLastAck:
+	case s.Seq != c.rcv.nxt:
+		c.oweChallenge(now)
+	case c.state == StateSynReceived && !c.passive:
+		c.fail(ErrRefused)
+	case c.state == StateClosing, c.state == StateLastAck:
 		c.finish()
-	case StateCloseWait:
+	case c.state == StateCloseWait:
 		c.fail(ErrClosedForSend) // reading has ended in order (Linux tcp_reset)
 	default:
 		c.fail(ErrReset)
@@ -235,17 +227,36 @@ func (c *Conn) checkAck(now Time, s *Segment) DropReason {
 	case StateLastAck:
 		if c.finAcked() {
 			c.finish()
-			return NotDropped
+		}
+	case StateTimeWait:
+		if s.Len() != 0 || s.Seq != c.rcv.nxt {
+			// Nothing of the kind can arrive here; Linux, too, says where we
+			// stand (tcp_timewait_state_process).
+			c.oweOutOfWindow(now, s)
 		}
 	}
 	return NotDropped
 }
 
 // takeFIN is the eighth step. A FIN counts once everything before it has come:
-// next says that the segment at hand ends with a FIN that is due; one that came
-// early may be due now.
-func (c *Conn) takeFIN(now Time, next bool) {
-	if !next && !c.reasm.finReached(c.rcv.nxt) || c.rcv.fin || c.state == StateClosed {
+// the segment at hand may end with a FIN at sequence number fin that is due, or
+// one that came early may be due now.
+func (c *Conn) takeFIN(now Time, s *Segment, fin seqnum.Value) {
+	has := s.Has(header.TCPFlagFin)
+	switch {
+	case c.state == StateClosed:
+		return
+	case c.rcv.fin:
+		// The peer's sequence space has ended: another FIN is acknowledged,
+		// and not counted.
+		if has {
+			c.oweAck()
+			if c.state == StateTimeWait {
+				c.startTimeWait(now)
+			}
+		}
+		return
+	case !(has && fin == c.rcv.nxt) && !c.reasm.finReached(c.rcv.nxt):
 		return
 	}
 	c.rcv.fin = true
@@ -254,17 +265,11 @@ func (c *Conn) takeFIN(now Time, next bool) {
 	c.oweAck()
 	c.events |= EventPeerClosed | EventReadable
 	switch c.state {
-	case StateSynReceived, StateEstablished:
+	case StateEstablished:
 		c.setState(StateCloseWait)
 	case StateFinWait1:
-		if c.finAcked() {
-			c.enterTimeWait(now)
-		} else {
-			c.setState(StateClosing)
-		}
+		c.setState(StateClosing)
 	case StateFinWait2:
 		c.enterTimeWait(now)
-	case StateTimeWait:
-		c.startTimeWait(now)
 	}
 }

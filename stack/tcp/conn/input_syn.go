@@ -2,6 +2,7 @@ package conn
 
 import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
 )
 
 // synSent takes a segment while our SYN is unanswered.
@@ -72,12 +73,17 @@ func (c *Conn) takeSYN(s *Segment) {
 	if c.tstamp.on {
 		c.tstamp.start(o.TSVal, c.rcv.last)
 	}
-	// The window of a SYN is never scaled (RFC 7323 section 2.2).
-	c.snd.wnd = seqSize(s.Window)
+	c.snd.wnd, c.snd.raw = c.synWindow(s)
 	c.snd.maxWnd = c.snd.wnd
-	c.snd.raw = s.Window
 	c.rcv.base = c.rcv.adv
 	c.startCongestion()
+}
+
+// synWindow is the window that a SYN offers, which is never scaled (RFC 7323
+// section 2.2), and the field with which a later segment would say the same:
+// prediction compares that, and the SYN's own would mean more.
+func (c *Conn) synWindow(s *Segment) (seqnum.Size, uint16) {
+	return seqSize(s.Window), s.Window >> c.snd.wscale
 }
 
 // ackSYN counts the acknowledgement of our SYN and takes its round trip.
@@ -102,7 +108,11 @@ func (c *Conn) establish(now Time, s *Segment) {
 	c.owed.syn = false
 	c.setState(StateEstablished)
 	c.snd.wl1, c.snd.wl2 = s.Seq, s.Ack
-	c.setWindow(seqSize(s.Window)<<c.snd.wscale, s.Window)
+	if s.Has(header.TCPFlagSyn) {
+		c.setWindow(c.synWindow(s))
+	} else {
+		c.setWindow(seqSize(s.Window)<<c.snd.wscale, s.Window)
+	}
 	c.startKeepalive(now)
 	if c.user.finWanted {
 		c.queueFIN(now)
@@ -110,15 +120,31 @@ func (c *Conn) establish(now Time, s *Segment) {
 	}
 }
 
-// synAgain handles the peer's SYN seen again while ours awaits its ACK.
-func (c *Conn) synAgain(now Time, s *Segment) DropReason {
-	if s.Has(header.TCPFlagAck) && s.Ack == c.snd.iss.Add(1) {
-		// Simultaneous open: the peer's SYN-ACK acknowledges our SYN.
-		c.establish(now, s)
-		c.oweAck()
-		return NotDropped
+// checkSYN is the fourth step: a SYN when the peer's is known already. In a
+// synchronized state it draws a challenge ACK, wherever it lies.
+// https://www.rfc-editor.org/rfc/rfc5961#section-4.2
+func (c *Conn) checkSYN(now Time, s *Segment) DropReason {
+	if c.state == StateSynReceived {
+		again, ack := s.Seq == c.rcv.irs, s.Has(header.TCPFlagAck)
+		switch {
+		case again && ack && !c.passive && s.Ack == c.snd.nxt:
+			// Simultaneous open: the peer's SYN-ACK acknowledges our SYN.
+			c.establish(now, s)
+			c.oweAck()
+			return NotDropped
+		case again && !ack:
+			// The peer did not hear our SYN-ACK.
+			c.oweSYN(now)
+			return DropInvalidSYN
+		case c.passive && c.position(s) == NotDropped:
+			// "If the connection was initiated with a passive OPEN, then return
+			// this connection to the LISTEN state and return."
+			// https://www.rfc-editor.org/rfc/rfc9293#section-3.10.7.4 (fourth)
+			c.fail(ErrReset)
+			return DropInvalidSYN
+		}
 	}
-	c.oweSYN(now)
+	c.oweChallenge(now)
 	return DropInvalidSYN
 }
 
