@@ -116,6 +116,20 @@ func (e *Endpoint) leave() {
 	}
 }
 
+// yieldTuple makes way for another connection of the same tuple. This one is
+// in TIME-WAIT; it may wait on, out of the tables, for what its user still
+// wants to read. e.mu is held.
+func (e *Endpoint) yieldTuple() {
+	if e.place.registered {
+		e.place.registered = false
+		e.stack.UnregisterTransportEndpoint(e.place.listedFor, ProtocolNumber, e.info.ID, e, e.place.flags, e.place.device)
+	}
+	if e.place.portReserved {
+		e.place.portReserved = false
+		e.stack.ReleasePort(e.place.reservation(e.info.ID.LocalPort))
+	}
+}
+
 // release gives back everything that the endpoint holds of the stack's. Its
 // connection has ended and nothing is being sent, or it never had one. e.mu is
 // held.

@@ -34,11 +34,19 @@ func (e *Endpoint) shutdown(now conn.Time, flags tcpip.ShutdownFlags) tcpip.Erro
 		e.giveUp(now, &tcpip.ErrConnectionReset{})
 		return nil
 	}
+	if (read || e.readShut) && (write || e.writeShut) && e.conn.Readable() > 0 {
+		// Both directions shut are as good as closed, and what was received
+		// will never be read: the peer has to know.
+		// https://www.rfc-editor.org/rfc/rfc1122#page-88 (section 4.2.2.13)
+		e.readShut, e.writeShut = true, true
+		e.conn.Abort(now)
+		return nil
+	}
 	e.lateSettings()
 	if err := e.conn.Shutdown(now, read, write); err != nil {
 		return tcpipError(err)
 	}
-	e.writeShut = e.writeShut || write
+	e.readShut, e.writeShut = e.readShut || read, e.writeShut || write
 	if read {
 		e.wake |= waiter.ReadableEvents | waiter.EventRdHUp
 	}

@@ -167,7 +167,14 @@ func (e *Endpoint) recycle(id stack.TransportEndpointID, net tcpip.NetworkProtoc
 	port, err := e.stack.PickEphemeralPort(e.stack.SecureRNG(), func(port uint16) (bool, tcpip.Error) {
 		id.LocalPort = port
 		old, ok := e.stack.FindTransportEndpoint(net, ProtocolNumber, id, route.NICID()).(*Endpoint)
-		return ok && old != e && old.yieldTimeWait(id), nil
+		if !ok || old == e {
+			return false, nil
+		}
+		yielded, useless := old.yieldTimeWait(id)
+		if useless {
+			e.abandon = append(e.abandon, old)
+		}
+		return yielded, nil
 	})
 	if err != nil {
 		return 0
@@ -175,22 +182,21 @@ func (e *Endpoint) recycle(id stack.TransportEndpointID, net tcpip.NetworkProtoc
 	return port
 }
 
-// yieldTimeWait gives up the tuple of a connection in TIME-WAIT. It does not
-// wait for a busy endpoint: the caller holds another one's lock.
-func (e *Endpoint) yieldTimeWait(id stack.TransportEndpointID) bool {
+// yieldTimeWait gives up the tuple of a connection in TIME-WAIT, and reports
+// whether the endpoint is of no use to anybody after that. It does not wait for
+// a busy endpoint: the caller holds another one's lock.
+func (e *Endpoint) yieldTimeWait(id stack.TransportEndpointID) (yielded, useless bool) {
 	if !e.mu.TryLock() {
-		return false
+		return false, false
 	}
+	// Not e.unlock, which may run far. What arrives in this moment waits for
+	// the timer.
 	defer e.mu.Unlock()
-	if !e.started || e.sending || e.info.ID != id || e.conn.State() != conn.StateTimeWait {
-		return false
+	if !e.started || e.info.ID != id || e.conn.State() != conn.StateTimeWait {
+		return false, false
 	}
-	e.leave()
-	if e.place.portReserved {
-		e.place.portReserved = false
-		e.stack.ReleasePort(e.place.reservation(id.LocalPort))
-	}
-	return true
+	e.yieldTuple()
+	return true, e.userGone
 }
 
 // isLoopback reports whether an address is of the host itself.

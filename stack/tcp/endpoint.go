@@ -57,7 +57,8 @@ type Endpoint struct {
 	hardErr tcpip.Error
 	// connectDone: Connect has reported the outcome of the handshake.
 	connectDone bool
-	writeShut   bool // by the user
+	readShut    bool // by the user
+	writeShut   bool
 	userGone    bool // Close was called
 
 	// embryo is the listener whose half-open connection this is.

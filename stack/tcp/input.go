@@ -155,9 +155,11 @@ func (e *Endpoint) input(now conn.Time, p *packet) {
 // inputConn gives a segment to the connection. e.mu is held.
 func (e *Endpoint) inputConn(now conn.Time, p *packet) {
 	if e.conn.State() == conn.StateTimeWait && e.conn.Reusable(&p.seg) {
-		// The tuple's next connection begins. This one waits on, out of the
-		// tables, for whatever the user may still want to read.
-		e.leave()
+		// The tuple's next connection begins.
+		e.yieldTuple()
+		if e.userGone {
+			e.conn.Abort(now)
+		}
 		e.strays = append(e.strays, *p)
 		return
 	}

@@ -58,13 +58,15 @@ func (e *Endpoint) config(now conn.Time) conn.Config {
 	o := e.proto.options.snapshot()
 	mss := routeMSS(e.route)
 	numbers := e.proto.secrets.numbersFor(e.info.ID, now)
-	rcvBuf := int(e.ops.GetReceiveBufferSize())
+	rcvBuf, rcvMax, scaleFor := e.receiveBuffer(o)
 	cfg := conn.Config{
 		ISS:           numbers.isn,
 		TSOffset:      numbers.tsOffset,
 		MSS:           mss,
 		GSOMax:        gsoMax(e.route),
-		RcvBuf:        max(rcvBuf/SegOverheadFactor, 1),
+		RcvBuf:        rcvBuf,
+		RcvBufMax:     rcvMax,
+		ScaleFor:      scaleFor,
 		SndBuf:        max(int(e.ops.GetSendBufferSize()), 1),
 		WindowScaling: !o.tuning.NoWindowScaling,
 		Timestamps:    !o.tuning.NoTimestamps,
@@ -84,15 +86,23 @@ func (e *Endpoint) config(now conn.Time) conn.Config {
 	if e.settings.synCount > 0 {
 		cfg.SYNRetries = e.settings.synCount
 	}
-	if o.moderate && !e.settings.rcvBufSet {
-		cfg.RcvBufMax = o.rcvBuf.Max / SegOverheadFactor
-		rcvBuf = max(rcvBuf, o.rcvBuf.Max)
-	}
-	cfg.ScaleFor = rcvBuf
 	if !e.settings.sndBufSet {
 		cfg.SndBufMax = o.sndBuf.Max
 	}
 	return cfg
+}
+
+// receiveBuffer is the largest window a connection starts with, how far tuning
+// may raise it (0: not at all), and the buffer that its window scale is for,
+// all in bytes. e.mu is held.
+func (e *Endpoint) receiveBuffer(o *optionValues) (size, most, scaleFor int) {
+	scaleFor = int(e.ops.GetReceiveBufferSize())
+	size = max(scaleFor/SegOverheadFactor, 1)
+	if o.moderate && !e.settings.rcvBufSet {
+		most = o.rcvBuf.Max / SegOverheadFactor
+		scaleFor = max(scaleFor, o.rcvBuf.Max)
+	}
+	return size, most, scaleFor
 }
 
 // finWait2 is how long the connection, once closed, waits for the peer's FIN.
@@ -121,12 +131,12 @@ func gsoMax(r *stack.Route) int {
 }
 
 // FindWndScale is the window scale for a receive buffer of wnd bytes: the
-// smallest with which a window field can express it.
+// smallest with which a window field can express it, in whole units.
 // https://www.rfc-editor.org/rfc/rfc7323#section-2.3
 func FindWndScale(wnd seqnum.Size) int {
 	const maxField, maxScale = 0xffff, 14
 	scale := 0
-	for scale < maxScale && maxField<<scale < int64(wnd) {
+	for scale < maxScale && wnd>>scale > maxField {
 		scale++
 	}
 	return scale

@@ -20,8 +20,9 @@ import (
 //
 // Ours is, from the top: a counter of cookiePeriods (5 bits), an index of the
 // peer's MSS (3 bits), and a keyed hash of the tuple, the peer's initial
-// sequence number, and those two (24 bits). The options that do not fit (window
-// scale, SACK) are not offered; timestamps need no remembering.
+// sequence number, and those two (24 bits). The options that do not fit, window
+// scale and SACK, travel in the low bits of the timestamp if the peer uses
+// timestamps (cookie_options.go), and are not offered otherwise.
 
 const (
 	cookiePeriod   = 64 * time.Second
@@ -38,8 +39,8 @@ func cookieCount(now conn.Time) uint32 {
 	return uint32(int64(now)/int64(cookiePeriod)) % cookieCountMax
 }
 
-// cookie makes one.
-func (s *secrets) cookie32(id stack.TransportEndpointID, irs seqnum.Value, count, mss uint32) seqnum.Value {
+// makeCookie makes a cookie.
+func (s *secrets) makeCookie(id stack.TransportEndpointID, irs seqnum.Value, count, mss uint32) seqnum.Value {
 	top := count<<3 | mss
 	seq := binary.BigEndian.AppendUint32(nil, uint32(irs))
 	sum := hashTuple(&s.cookie, id, append(seq, byte(top))...)
@@ -54,7 +55,7 @@ func (s *secrets) checkCookie(id stack.TransportEndpointID, irs, cookie seqnum.V
 	if (cookieCount(now)-count)%cookieCountMax >= cookieAge {
 		return 0, false
 	}
-	if s.cookie32(id, irs, count, index) != cookie {
+	if s.makeCookie(id, irs, count, index) != cookie {
 		return 0, false
 	}
 	return cookieMSS[index], true
@@ -81,30 +82,27 @@ func (l *listener) sendCookie(p *packet) {
 	}
 	mss := routeMSS(route)
 	route.Release()
-	e.mu.Lock()
-	how := e.replyParams()
-	if user := e.settings.user.MaxSegment; user != 0 {
-		mss = min(mss, user)
-	}
-	e.unlock()
-
 	now := e.proto.now()
 	peerMSS := p.seg.Options.MSS
 	if peerMSS == 0 {
 		peerMSS = conn.DefaultMSS
 	}
 	syn := conn.Segment{
-		Seq:    e.proto.secrets.cookie32(p.id, p.seg.Seq, cookieCount(now), mssIndex(peerMSS)),
+		Seq:    e.proto.secrets.makeCookie(p.id, p.seg.Seq, cookieCount(now), mssIndex(peerMSS)),
 		Ack:    p.seg.Seq + 1,
 		Flags:  header.TCPFlagSyn | header.TCPFlagAck,
 		Window: uint16(min(e.ops.GetReceiveBufferSize()/SegOverheadFactor, 0xffff)),
 	}
+
+	e.mu.Lock()
+	how := e.replyParams()
 	syn.Options.MSS = mss
-	if ts := p.seg.Options; ts.HasTS {
-		syn.Options.HasTS = true
-		syn.Options.TSVal = timestampAt(now, e.proto.secrets.numbersFor(p.id, now).tsOffset)
-		syn.Options.TSEcr = ts.TSVal
+	if user := e.settings.user.MaxSegment; user != 0 {
+		syn.Options.MSS = min(mss, user)
 	}
+	l.cookieOptions(p, now, &syn.Options)
+	e.unlock()
+
 	l.lastCookie.Store(int64(now))
 	e.proto.stats.ListenOverflowSynCookieSent.Increment()
 	e.proto.reply(p, &syn, how)
@@ -162,11 +160,9 @@ func (l *listener) inputAck(p *packet) {
 func (e *Endpoint) acceptCookie(now conn.Time, p *packet, mss uint16) {
 	syn := conn.Segment{Seq: p.seg.Seq - 1, Flags: header.TCPFlagSyn}
 	syn.Options.MSS = mss
-	syn.Options.HasTS = p.seg.Options.HasTS
-	syn.Options.TSVal = p.seg.Options.TSVal
+	e.proto.cookieSYN(p, &syn.Options)
 	cfg := e.config(now)
 	cfg.ISS = p.seg.Ack - 1
-	cfg.WindowScaling, cfg.SACK = false, false
 	e.conn.AcceptCookie(now, &cfg, &syn)
 	e.started = true
 }
