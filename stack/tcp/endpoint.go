@@ -317,7 +317,7 @@ func (e *Endpoint) readiness() (mask waiter.EventMask) {
 	if peerDone {
 		mask |= waiter.EventRdHUp
 	}
-	if e.conn.Writable() > 0 || closed || e.writeShut {
+	if e.conn.WriteReady() || closed || e.writeShut {
 		mask |= waiter.WritableEvents
 	}
 	if closed || peerDone && e.writeShut {

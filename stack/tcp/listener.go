@@ -92,17 +92,14 @@ func (l *listener) deliver(child *Endpoint) {
 }
 
 // input takes a segment that was sent to the listener, and owns it.
-// https://www.rfc-editor.org/rfc/rfc9293#section-3.10.7.2
 func (l *listener) input(p *packet) {
-	switch flags := p.seg.Flags & (header.TCPFlagSyn | header.TCPFlagRst | header.TCPFlagAck | header.TCPFlagFin); {
-	case flags&header.TCPFlagRst != 0:
-		l.refuse(p, conn.DropReset)
-	case flags&header.TCPFlagAck != 0:
-		l.inputAck(p)
-	case flags == header.TCPFlagSyn:
+	switch action, reason := conn.ListenVerdict(&p.seg); action {
+	case conn.ListenOpen:
 		l.inputSyn(p)
+	case conn.ListenReset:
+		l.inputAck(p)
 	default:
-		l.refuse(p, conn.DropTCPFlags)
+		l.refuse(p, reason)
 	}
 }
 

@@ -1,10 +1,12 @@
 package tcp_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/waiter"
 
 	"github.com/tcprepair/ustack/stack/tcp"
@@ -171,5 +173,32 @@ func TestTimeWaitReuse(t *testing.T) {
 		if err == nil {
 			c.Close()
 		}
+	}
+}
+
+// MSG_MORE holds a small segment back even where TCP_NODELAY is on, until more
+// is written or 200 ms have passed.
+func TestMore(t *testing.T) {
+	w := newWire(t)
+	ep, iss := w.open()
+	ep.SocketOptions().SetDelayOption(false)
+	write := func(s string, more bool) {
+		t.Helper()
+		if _, err := ep.Write(strings.NewReader(s), tcpip.WriteOptions{More: more}); err != nil {
+			t.Fatal(tcpipErr(err))
+		}
+	}
+	write("first ", true)
+	w.quiet("after a write with More")
+	write("second", false)
+	if s := w.want(header.TCPFlagAck); s.payload != "first second" {
+		t.Errorf("%q was sent, want both writes as one", s.payload)
+	}
+	w.inject(segment{seq: peerISN + 1, ack: iss + 12, flags: header.TCPFlagAck, window: 65535}, nil)
+	write("third", true)
+	w.quiet("after another write with More")
+	w.clock.Advance(250 * time.Millisecond)
+	if s := w.want(header.TCPFlagAck); s.payload != "third" {
+		t.Errorf("%q was sent after a while, want the write", s.payload)
 	}
 }

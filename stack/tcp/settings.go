@@ -60,28 +60,29 @@ func (e *Endpoint) config(now conn.Time) conn.Config {
 	numbers := e.proto.secrets.numbersFor(e.info.ID, now)
 	rcvBuf, rcvMax, scaleFor := e.receiveBuffer(o)
 	cfg := conn.Config{
-		ISS:           numbers.isn,
-		TSOffset:      numbers.tsOffset,
-		MSS:           mss,
-		GSOMax:        gsoMax(e.route),
-		RcvBuf:        rcvBuf,
-		RcvBufMax:     rcvMax,
-		ScaleFor:      scaleFor,
-		SndBuf:        max(int(e.ops.GetSendBufferSize()), 1),
-		WindowScaling: !o.tuning.NoWindowScaling,
-		Timestamps:    !o.tuning.NoTimestamps,
-		ECN:           o.tuning.ecn(e.passive),
-		SACK:          o.sack,
-		MinRTO:        o.minRTO,
-		MaxRTO:        o.maxRTO,
-		Retries:       o.retries,
-		SYNRetries:    o.synRetries,
-		TimeWait:      o.timeWait,
-		FinWait2:      e.finWait2(o),
-		DelayedACK:    !o.tuning.NoDelayedACK, // and only where an exchange is interactive
-		RACK:          o.recovery&tcpip.TCPRACKLossDetection != 0,
-		Congestion:    e.settings.congestion,
-		Options:       e.settings.user,
+		ISS:              numbers.isn,
+		TSOffset:         numbers.tsOffset,
+		MSS:              mss,
+		GSOMax:           gsoMax(e.route),
+		RcvBuf:           rcvBuf,
+		RcvBufMax:        rcvMax,
+		ScaleFor:         scaleFor,
+		SndBuf:           max(int(e.ops.GetSendBufferSize()), 1),
+		WindowScaling:    !o.tuning.NoWindowScaling,
+		Timestamps:       !o.tuning.NoTimestamps,
+		ECN:              o.tuning.ecn(e.passive),
+		SACK:             o.sack,
+		MinRTO:           o.minRTO,
+		MaxRTO:           o.maxRTO,
+		Retries:          o.retries,
+		SYNRetries:       o.synRetries,
+		TimeWait:         o.timeWait,
+		FinWait2:         e.finWait2(o),
+		InvalidRateLimit: e.proto.invalidRateLimit(),
+		DelayedACK:       !o.tuning.NoDelayedACK, // and only where an exchange is interactive
+		RACK:             o.recovery&tcpip.TCPRACKLossDetection != 0,
+		Congestion:       e.settings.congestion,
+		Options:          e.settings.user,
 	}
 	if e.settings.synCount > 0 {
 		cfg.SYNRetries = e.settings.synCount
@@ -90,6 +91,19 @@ func (e *Endpoint) config(now conn.Time) conn.Config {
 		cfg.SndBufMax = o.sndBuf.Max
 	}
 	return cfg
+}
+
+// invalidRateLimit is the stack's limit on answers to segments that do not
+// belong where they are, as conn.Config wants it: negative for none.
+func (p *protocol) invalidRateLimit() time.Duration {
+	var v stack.TCPInvalidRateLimitOption
+	if err := p.stack.Option(&v); err != nil {
+		return 0
+	}
+	if v == 0 {
+		return -1
+	}
+	return time.Duration(v)
 }
 
 // receiveBuffer is the largest window a connection starts with, how far tuning
