@@ -155,9 +155,11 @@ func (c *Conn) position(s *Segment) DropReason {
 		return DropOldData
 	case edge.LessThan(first):
 		return DropInvalidSequence
+	case n == 0 && first == edge && edge != c.rcv.nxt && c.state == StateSynReceived:
+		return DropInvalidSequence
 	case n == 0:
-		// The edge itself counts as inside: a peer that has filled the window
-		// acknowledges from there.
+		// Once data may flow the edge itself counts as inside: a peer that has
+		// filled the window acknowledges from there.
 		return NotDropped
 	case edge != c.rcv.nxt && first == edge:
 		return DropOverWindow

@@ -144,6 +144,12 @@ func (c *Conn) checkSYN(now Time, s *Segment) DropReason {
 			return DropInvalidSYN
 		}
 	}
+	if c.state == StateTimeWait && !s.Has(header.TCPFlagAck) {
+		// One that Reusable would not have: "silently drop the incoming SYN
+		// segment". To challenge it would be in vain, as the peer's reset that
+		// answers is ignored here. https://www.rfc-editor.org/rfc/rfc6191#section-2
+		return DropInvalidSYN
+	}
 	c.oweChallenge(now)
 	return DropInvalidSYN
 }

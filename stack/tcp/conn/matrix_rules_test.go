@@ -204,8 +204,8 @@ func (r *ruling) steps() {
 // edge is OVERWINDOW (or ZEROWINDOW), what begins beyond it INVALID_SEQUENCE.
 //
 // Two allowances. An empty segment exactly at the edge is taken for its
-// acknowledgement: it comes from a peer that has filled the window (RFC 9293
-// appendix A.2; Linux tcp_sequence). And "if the RCV.WND is zero, no segments
+// acknowledgement once data may flow: it comes from a peer that has filled the
+// window (RFC 9293 appendix A.2; Linux tcp_sequence). And "if the RCV.WND is zero, no segments
 // will be acceptable, but special allowance should be made to accept valid
 // ACKs", so what begins at RCV.NXT is read for its acknowledgement; see
 // seventh. After the peer's FIN no segment can need that.
@@ -220,7 +220,7 @@ func (r *ruling) unacceptable() DropReason {
 		return DropOldSequence
 	case n != 0 && r.s.End().LessThanEq(v.rcvNxt):
 		return DropOldData
-	case after:
+	case after, n == 0 && !closed && r.s.Seq == v.edge && v.state == StateSynReceived:
 		return DropInvalidSequence
 	case n != 0 && closed && v.peerFIN:
 		return DropZeroWindow
@@ -282,11 +282,16 @@ func (r *ruling) reset() {
 // The peer's own SYN again, which lies just left of the window, is answered by
 // our SYN-ACK again (Linux tcp_check_req: the RFC "says NOTHING" of it). The
 // SYN-ACK of a simultaneous open lies there too and completes it: figure 8.
-// Whether a SYN may open a new connection out of TIME-WAIT is asked before:
-// see reusable.
+// Whether a SYN may open a new connection out of TIME-WAIT is asked before (see
+// reusable). One that may not: "silently drop the incoming SYN segment, thus
+// leaving the previous incarnation of the connection in the TIME-WAIT state",
+// RFC 6191 section 2, to which RFC 9293 refers for this state.
 func (r *ruling) fourth() {
 	v := &r.v
 	r.drop(DropInvalidSYN)
+	if v.state == StateTimeWait && !r.has(flagACK) {
+		return
+	}
 	if v.state == StateSynReceived {
 		again := r.s.Seq == v.irs
 		switch {
