@@ -49,6 +49,12 @@ var families = []struct {
 // newSite makes neighbours; with an impairment there is a wire between them.
 func newSite(t *testing.T, bad *impair.Config, tune ...func(*stack.Config)) *site {
 	t.Helper()
+	return newSiteOn(t, tap.Config{}, bad, tune...)
+}
+
+// newSiteOn is newSite with settings for the ustack's link.
+func newSiteOn(t *testing.T, on tap.Config, bad *impair.Config, tune ...func(*stack.Config)) *site {
+	t.Helper()
 	lab := netlab.New(t)
 	var (
 		near *netlab.Neighbours
@@ -62,7 +68,7 @@ func newSite(t *testing.T, bad *impair.Config, tune ...func(*stack.Config)) *sit
 	must(t, err)
 	fd, err := near.TAP.TakeFD()
 	must(t, err)
-	link, err := tap.Adopt(fd, tap.Config{})
+	link, err := tap.Adopt(fd, on)
 	must(t, err)
 	cfg := stack.Config{Link: link, Addresses: netlab.PeerAddresses}
 	for _, f := range tune {
