@@ -43,6 +43,10 @@ func (c *Conn) ack(now Time, s *Segment) {
 	c.leave()
 	c.detect(now, &d)
 	c.control(now, s, &d, flight, c.board.lostOut.segs > lost)
+	if advanced {
+		c.tuneSend()
+		c.wakeWriter()
+	}
 	switch {
 	case advanced || windowed:
 		c.armRetransmit(now)
@@ -65,10 +69,6 @@ func (c *Conn) advance(now Time, una seqnum.Value, d *delivery) {
 	}
 	if c.snd.small.LessThan(una) {
 		c.snd.small = una
-	}
-	if c.sendq.wanted && c.sendq.space() >= c.sendq.max/3 {
-		c.sendq.wanted = false
-		c.events |= EventWritable
 	}
 }
 

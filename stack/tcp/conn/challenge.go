@@ -32,7 +32,8 @@ type probeKind uint8
 
 const (
 	noProbe        probeKind = iota
-	windowProbe              // the peer's window is closed, or we were thawed
+	windowProbe              // the peer's window is closed
+	thawProbe                // we were thawed
 	keepaliveProbe           // the peer has been silent
 )
 

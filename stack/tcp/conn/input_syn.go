@@ -25,12 +25,6 @@ func (c *Conn) synSent(now Time, s *Segment) DropReason {
 	if !s.Has(header.TCPFlagSyn) {
 		return DropTCPFlags
 	}
-	if ack && c.tstamp.on && s.Options.HasTS && !c.tstamp.echoes(now, s.Options.TSEcr, c.rcv.last) {
-		// An echo of a timestamp we did not send: not an answer to this SYN.
-		// https://www.rfc-editor.org/rfc/rfc7323#section-3.2
-		c.oweResetFor(s)
-		return DropPAWS
-	}
 	c.takeSYN(s)
 	c.rcv.last = now
 	if !ack {

@@ -18,7 +18,7 @@ func (c *Conn) maySendSmall(n, unsent seqnum.Size) bool {
 		// https://www.rfc-editor.org/rfc/rfc9293#section-3.8.6.2.1
 		return n > 0 && (n >= c.snd.maxWnd/2 || c.user.force)
 	}
-	if c.finPending() && n < c.usableWindow() {
+	if c.finPending() && (n < c.usableWindow() || n == 0) {
 		return true // the FIN goes with it
 	}
 	return n > 0 && !c.holdSmall()

@@ -216,12 +216,6 @@ func (c *Conn) mayCarry(now Time, probe bool) (n seqnum.Size, fin bool) {
 	if probe {
 		room = max(room, int64(size))
 	}
-	if unsent == 0 {
-		// A FIN behind no data goes past the congestion window (Linux
-		// tcp_cwnd_test), and even into a closed peer's window: what keeps a
-		// peer from reading need not keep it from knowing.
-		return 0, true
-	}
 	if c.flight() > 0 && (room < int64(min(size, max(unsent, 1))) || c.packetsFull(int(size))) && !probe || room <= 0 {
 		c.loss.usage.note(c.snd.una, c.snd.nxt, c.flight(), true)
 		return 0, false
@@ -237,7 +231,9 @@ func (c *Conn) mayCarry(now Time, probe bool) (n seqnum.Size, fin bool) {
 	if n < size && !c.maySendSmall(n, unsent) {
 		return 0, false
 	}
-	fin = n == unsent && c.finPending() && n < usable
+	// A FIN behind no data goes even into a closed window: what keeps a peer
+	// from reading need not keep it from knowing.
+	fin = n == unsent && c.finPending() && (n < usable || n == 0)
 	return n, fin
 }
 

@@ -3,6 +3,7 @@ package conn
 import (
 	"time"
 
+	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
@@ -38,14 +39,20 @@ func (c *Conn) onPersist(now Time) {
 	c.timers.set(timerPersist, now.Add(c.rtt.timeout(&c.cfg)))
 }
 
-// outputProbe sends an empty segment below SND.UNA, which the peer must
-// answer (Linux tcp_xmit_probe_skb).
+// outputProbe sends a segment below SND.UNA, which the peer must answer. Into a
+// closed window it carries an octet, one that was acknowledged long ago, so that
+// it counts as data: some peers limit how often they answer empty segments, and
+// some do not answer them at all (RFC 1122 section 4.2.3.6).
 func (c *Conn) outputProbe(now Time, out *Segment) bool {
 	if c.owed.probe == noProbe {
 		return false
 	}
+	kind := c.owed.probe
 	c.owed.probe = noProbe
 	c.outputEmpty(now, out, c.probeSeq())
+	if kind == windowProbe {
+		out.Payload = buffer.MakeWithData([]byte{0})
+	}
 	return true
 }
 

@@ -86,23 +86,20 @@ func (b *scoreboard) lose(i int) {
 	}
 }
 
-// recut cuts records to size and judges those lost that were larger. It
-// reports whether there were any.
+// recut cuts records to size. From the first that was larger on, everything is
+// judged lost: what follows it has probably waited in the same queue. It reports
+// whether there was one.
 func (b *scoreboard) recut(size uint32) (found bool) {
 	for i := 0; i < len(b.recs); i++ {
-		if b.recs[i].size <= size || b.recs[i].is(recSacked) {
+		r := &b.recs[i]
+		found = found || r.size > size
+		if !found || r.is(recSacked) {
 			continue
 		}
-		found = true
-		end := b.recs[i].end()
-		for b.recs[i].size > size {
-			b.cut(b.recs[i].seq.Add(seqnum.Size(size)))
-			b.lose(i)
-			i++
+		if r.size > size {
+			b.cut(r.seq.Add(seqnum.Size(size)))
 		}
-		if b.recs[i].end() == end {
-			b.lose(i) // the rest was in the same packet
-		}
+		b.lose(i)
 	}
 	return found
 }

@@ -32,7 +32,7 @@ func (c *Conn) SetRepair(now Time, m repair.Mode) error {
 	case m != repair.On && c.frozen:
 		c.thaw(now)
 		if m == repair.Off && c.state == StateEstablished {
-			c.owed.probe = windowProbe
+			c.owed.probe = thawProbe
 		}
 	}
 	c.predict()

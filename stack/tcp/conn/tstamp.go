@@ -51,11 +51,6 @@ func (c *Conn) updateTimestamp(now Time, s *Segment) {
 	}
 }
 
-// echoes reports whether ecr is a value our clock had between since and now.
-func (t *timestampState) echoes(now Time, ecr uint32, since Time) bool {
-	return int32(ecr-t.value(since)) >= 0 && int32(t.value(now)-ecr) >= 0
-}
-
 // elapsed is how long ago our clock had the value ecr, to the millisecond, and
 // whether that can be: not in the future, and not before a thaw.
 func (t *timestampState) elapsed(now Time, ecr uint32) (ago time.Duration, ok bool) {

@@ -18,8 +18,6 @@ type tuning struct {
 	since Time
 	ecr   uint32 // the last timestamp echo that was timed
 
-	ackedAt uint64 // BytesAcked when the send buffer was last looked at
-
 	copied int  // what the user took since begun
 	begun  Time // when this round trip's measure began
 	most   int  // the most taken in any
@@ -68,11 +66,7 @@ func (c *Conn) tuneReceive(now Time, n int) {
 		return
 	}
 	t.copied += n
-	rtt := t.rtt
-	if rtt == 0 {
-		rtt = c.rtt.smoothed
-	}
-	if rtt == 0 || now.Sub(t.begun) < rtt {
+	if t.rtt == 0 || now.Sub(t.begun) < t.rtt {
 		return
 	}
 	if t.copied > t.most {
@@ -83,15 +77,14 @@ func (c *Conn) tuneReceive(now Time, n int) {
 	t.copied, t.begun = 0, now
 }
 
-// tuneSend enlarges the send buffer when the user has more to write than fits:
-// twice the congestion window, so that the next window's data is at hand while
-// this one's is being acknowledged. Only acknowledgements are reason to look.
-func (c *Conn) tuneSend(n int) {
+// tuneSend enlarges the send buffer to twice the congestion window, which an
+// acknowledgement may have enlarged, so that the next window's data is at hand
+// while this one's is being acknowledged.
+func (c *Conn) tuneSend() {
 	q := &c.sendq
-	if q.cap == 0 || q.space() >= n || c.cc == nil || c.stats.BytesAcked == c.tune.ackedAt {
+	if q.cap == 0 {
 		return
 	}
-	c.tune.ackedAt = c.stats.BytesAcked
 	want := 2 * c.cwnd()
 	if want > int64(q.max) {
 		q.max = int(min(want, int64(q.cap)))

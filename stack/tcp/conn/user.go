@@ -15,6 +15,7 @@ type userState struct {
 	finWanted  bool  // the sending side was shut during the handshake
 	readShut   bool  // the receiving side is shut: an empty queue is the end
 	more       bool  // the last Write said that another follows
+	hasRead    bool  // since a window was last advertised
 	uncork     bool  // the cork has held long enough
 	force      bool  // send into a window however small
 	keepalives uint8 // probes unanswered
@@ -54,7 +55,6 @@ func (c *Conn) Write(now Time, r io.Reader, n int, more bool) (int, error) {
 	case n == 0:
 		return 0, nil
 	}
-	c.tuneSend(n)
 	if c.frozen || c.sendq.space() == 0 {
 		c.sendq.wanted = true
 		return 0, ErrWouldBlock
@@ -81,6 +81,7 @@ func (c *Conn) Read(now Time, w io.Writer, n int, peek bool) (int, error) {
 	}
 	done, err := c.recvq.read(w, int64(n), peek)
 	if !peek {
+		c.user.hasRead = true
 		c.tuneReceive(now, int(done))
 		c.reopenWindow()
 		c.predict()
@@ -129,6 +130,14 @@ func (c *Conn) Writable() int {
 // for: a third (Linux sk_stream_is_writeable).
 func (c *Conn) WriteReady() bool {
 	return c.Writable() > 0 && c.sendq.space() >= c.sendq.size()/2
+}
+
+// wakeWriter tells a writer that found no room of the room there is now.
+func (c *Conn) wakeWriter() {
+	if c.sendq.wanted && c.sendq.space() >= c.sendq.size()/2 {
+		c.sendq.wanted = false
+		c.events |= EventWritable
+	}
 }
 
 // Unsent is how many bytes were written and not yet sent, Unacked how many

@@ -36,7 +36,7 @@ func (c *Conn) window() seqnum.Size {
 func (c *Conn) advertise() uint16 {
 	unit := seqnum.Size(1) << c.rcv.wscale
 	now, next := c.window(), c.offer()
-	if next < now || next-now < c.sillyWindow() {
+	if next < now || next-now < c.sillyWindow() && !c.mayCreep(now) {
 		next = now &^ (unit - 1)
 		// Rounding up lest the edge retreat pushes it on a little. A peer that
 		// sends less than a unit at a time could do so for ever.
@@ -49,6 +49,7 @@ func (c *Conn) advertise() uint16 {
 	if edge := c.rcv.nxt.Add(next); c.rcv.adv.LessThan(edge) {
 		c.rcv.adv = edge
 	}
+	c.user.hasRead = false
 	return uint16(next >> c.rcv.wscale)
 }
 
@@ -60,6 +61,13 @@ func (c *Conn) offer() seqnum.Size {
 	}
 	free = min(free, maxUnscaledWindow<<c.rcv.wscale)
 	return free &^ (seqnum.Size(1)<<c.rcv.wscale - 1)
+}
+
+// mayCreep reports whether the edge may move by less than a silly window: the
+// user has made room since it was last advertised, and the window is large
+// anyway, so that no sender is tempted to send small segments.
+func (c *Conn) mayCreep(now seqnum.Size) bool {
+	return c.user.hasRead && now >= min(c.recvq.limit(), maxUnscaledWindow<<c.rcv.wscale)/2
 }
 
 // sillyWindow is the least step by which the right edge may move.
