@@ -116,7 +116,8 @@ func (w *arena) deliver(f *netsim.Bulk, n int64, limit time.Duration) (time.Dura
 // cell is one row of goodput.csv.
 type cell struct {
 	path
-	cc string
+	cc       string
+	segments int64 // to be delivered while it is measured
 }
 
 // Losses of the goodput table in percent, with how many segments are delivered
@@ -138,7 +139,7 @@ func cells() (list []cell) {
 			for _, buffer := range []float64{0.25, 1, 4} {
 				for _, cc := range []string{"reno", "cubic"} {
 					rtt := time.Duration(t.rtt * float64(time.Millisecond))
-					list = append(list, cell{path{t.mbps, rtt, buffer, l.percent / 100}, cc})
+					list = append(list, cell{path{t.mbps, rtt, buffer, l.percent / 100}, cc, l.segments})
 				}
 			}
 		}
@@ -164,13 +165,7 @@ func (c cell) goodput(k kind) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	i := slices.IndexFunc(losses, func(l struct {
-		percent  float64
-		segments int64
-	}) bool {
-		return l.percent/100 == c.loss
-	})
-	n := losses[i].segments * segment
+	n := c.segments * segment
 	const limit = 12 * time.Hour
 	if _, _, err := w.deliver(f, n/10, limit); err != nil {
 		return 0, err
@@ -186,15 +181,24 @@ func (c cell) key() []string {
 
 func number(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
 
-// median returns the middle one of what three runs of f give.
-func median(f func() (float64, error)) (float64, error) {
-	var v [3]float64
-	for i := range v {
-		var err error
-		if v[i], err = f(); err != nil {
-			return 0, err
+// median returns the middle, measure by measure, of what the runs of f give.
+func median(runs int, f func() ([]float64, error)) ([]float64, error) {
+	var all [][]float64
+	for range runs {
+		v, err := f()
+		if err != nil {
+			return nil, err
 		}
+		all = append(all, v)
 	}
-	slices.Sort(v[:])
-	return v[1], nil
+	middle := make([]float64, len(all[0]))
+	for i := range middle {
+		var v []float64
+		for _, run := range all {
+			v = append(v, run[i])
+		}
+		slices.Sort(v)
+		middle[i] = v[runs/2]
+	}
+	return middle, nil
 }
