@@ -2,6 +2,7 @@ package conn
 
 import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
 
 	"github.com/tcprepair/ustack/stack/tcp/cc"
 )
@@ -11,6 +12,9 @@ import (
 type ecnState struct {
 	echo bool // the peer's data was marked; say so until it says CWR
 	cwr  bool // say CWR with the next new data: the window was reduced
+
+	heeded bool         // an echo has been heeded,
+	until  seqnum.Value // and those up to this acknowledgement are of the same window
 }
 
 // ecnAgreed reports whether the peer's SYN or SYN-ACK has the flags that agree
@@ -40,11 +44,21 @@ func (c *Conn) takeCE(s *Segment) {
 // takeECE reduces the window once for each window of data in which the peer
 // echoes a mark. It reports whether it did.
 func (c *Conn) takeECE(now Time, s *Segment) bool {
-	if !c.cfg.ecn || !s.Has(header.TCPFlagEce) || c.loss.phase >= phaseCWR {
+	e := &c.ecn
+	if e.heeded && e.until.LessThan(s.Ack) {
+		e.heeded = false
+	}
+	if !c.cfg.ecn || !s.Has(header.TCPFlagEce) || c.loss.phase >= phaseCWR || e.heeded {
 		return false
 	}
 	c.reduce(now, phaseCWR, cc.ECN, 0)
-	c.ecn.cwr = true
+	// The CWR goes out with data that begins at SND.NXT: the acknowledgement of
+	// exactly that still echoes the mark.
+	e.cwr, e.heeded, e.until = true, true, c.snd.nxt
+	if c.board.empty() {
+		// Nothing is in flight whose delivery could pace the reduction.
+		c.loss.phase = phaseOpen
+	}
 	return true
 }
 

@@ -64,6 +64,10 @@ func (c *Conn) packetsOut() int64 {
 func (c *Conn) cwnd() int64 {
 	switch c.loss.phase {
 	case phaseCWR, phaseRecovery:
+		if c.flight() == 0 {
+			// No delivery will come to raise it.
+			return max(c.loss.prr.window, int64(c.segmentSize()))
+		}
 		return c.loss.prr.window
 	}
 	return c.cc.Window()

@@ -139,6 +139,7 @@ func (w *world) send(h *host, s *Segment) {
 		if last {
 			return
 		}
+		s.Flags &^= header.TCPFlagCwr // the first piece says it for all
 	}
 }
 
