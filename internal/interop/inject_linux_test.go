@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -92,4 +93,49 @@ func sendRaw(to netip.Addr, msg []byte) error {
 		return unix.Sendto(fd, msg, 0, &unix.SockaddrInet4{Addr: to.As4()})
 	}
 	return unix.Sendto(fd, msg, 0, &unix.SockaddrInet6{Addr: to.As16()})
+}
+
+// forger sends TCP segments of anybody's, by a raw socket.
+type forger struct {
+	fd  int
+	buf gopacket.SerializeBuffer
+}
+
+// newForger makes a forger in the calling thread's namespace. The index of an IP
+// version picks the one it speaks.
+func newForger(family int) (*forger, error) {
+	domain := []int{unix.AF_INET, unix.AF_INET6}[family]
+	fd, err := unix.Socket(domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	return &forger{fd, gopacket.NewSerializeBuffer()}, nil
+}
+
+func (f *forger) close() { unix.Close(f.fd) }
+
+// send sends tcp, whose ports it fills in.
+func (f *forger) send(from, to netip.AddrPort, tcp *layers.TCP) error {
+	tcp.SrcPort, tcp.DstPort = layers.TCPPort(from.Port()), layers.TCPPort(to.Port())
+	var (
+		ip interface {
+			gopacket.NetworkLayer
+			gopacket.SerializableLayer
+		}
+		dst unix.Sockaddr
+	)
+	if to.Addr().Is4() {
+		ip = &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: from.Addr().AsSlice(), DstIP: to.Addr().AsSlice()}
+		dst = &unix.SockaddrInet4{Addr: to.Addr().As4()}
+	} else {
+		ip = &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: layers.IPProtocolTCP, SrcIP: from.Addr().AsSlice(), DstIP: to.Addr().AsSlice()}
+		dst = &unix.SockaddrInet6{Addr: to.Addr().As16()}
+	}
+	if err := tcp.SetNetworkLayerForChecksum(ip); err != nil {
+		return err
+	}
+	if err := gopacket.SerializeLayers(f.buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, ip, tcp); err != nil {
+		return err
+	}
+	return os.NewSyscallError("sendto", unix.Sendto(f.fd, f.buf.Bytes(), 0, dst))
 }

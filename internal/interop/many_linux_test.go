@@ -9,15 +9,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
-	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
@@ -396,44 +393,19 @@ func floodAddr(family, host int) []byte {
 // that nobody has.
 func (s *site) flood(family int, to netip.AddrPort, n int) error {
 	return s.kernel.Do(func() error {
-		domain := []int{unix.AF_INET, unix.AF_INET6}[family]
-		fd, err := unix.Socket(domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+		f, err := newForger(family)
 		if err != nil {
-			return os.NewSyscallError("socket", err)
+			return err
 		}
-		defer unix.Close(fd)
-		var dst unix.Sockaddr = &unix.SockaddrInet4{Addr: [4]byte(to.Addr().AsSlice()[:4])}
-		if family == 1 {
-			dst = &unix.SockaddrInet6{Addr: to.Addr().As16()}
-		}
-		buf := gopacket.NewSerializeBuffer()
-		opts := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
+		defer f.close()
 		for range n {
-			src := floodAddr(family, rand.IntN(floodHosts))
-			syn := &layers.TCP{
-				SrcPort: layers.TCPPort(1024 + rand.IntN(60000)), DstPort: layers.TCPPort(to.Port()),
+			from, _ := netip.AddrFromSlice(floodAddr(family, rand.IntN(floodHosts)))
+			err := f.send(netip.AddrPortFrom(from, uint16(1024+rand.IntN(60000))), to, &layers.TCP{
 				Seq: rand.Uint32(), SYN: true, Window: 65535,
 				Options: []layers.TCPOption{{OptionType: layers.TCPOptionKindMSS, OptionLength: 4, OptionData: []byte{5, 0xb4}}},
-			}
-			var ip gopacket.SerializableLayer
-			if family == 0 {
-				h := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: src, DstIP: to.Addr().AsSlice()}
-				if err := syn.SetNetworkLayerForChecksum(h); err != nil {
-					return err
-				}
-				ip = h
-			} else {
-				h := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: layers.IPProtocolTCP, SrcIP: src, DstIP: to.Addr().AsSlice()}
-				if err := syn.SetNetworkLayerForChecksum(h); err != nil {
-					return err
-				}
-				ip = h
-			}
-			if err := gopacket.SerializeLayers(buf, opts, ip, syn); err != nil {
+			})
+			if err != nil {
 				return err
-			}
-			if err := unix.Sendto(fd, buf.Bytes(), 0, dst); err != nil {
-				return os.NewSyscallError("sendto", err)
 			}
 		}
 		return nil
