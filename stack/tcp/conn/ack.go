@@ -38,6 +38,9 @@ func (c *Conn) ack(now Time, s *Segment) {
 	if c.cfg.rack {
 		c.loss.rack.update(now, &d, c.rtt.min)
 	}
+	if k := &c.loss.rack; k.dsackSeen && k.dsackAt.LessThanEq(c.snd.una) {
+		k.dsackSeen = false // its round trip is over
+	}
 	c.stats.BytesDelivered += uint64(d.bytes)
 	c.recover(now, s, &d, advanced)
 	c.leave()
@@ -48,7 +51,7 @@ func (c *Conn) ack(now Time, s *Segment) {
 		c.wakeWriter()
 	}
 	switch {
-	case advanced || windowed:
+	case advanced || c.board.empty():
 		c.armRetransmit(now)
 	case d.bytes > 0:
 		c.armTailLoss(now)
@@ -63,7 +66,6 @@ func (c *Conn) advance(now Time, una seqnum.Value, d *delivery) {
 	c.sendq.ack(una)
 	c.loss.retries = 0
 	c.loss.stalled = now
-	c.rtt.backoff = 0
 	if !c.cfg.sack {
 		c.forgetDuplicates(d)
 	}
@@ -81,7 +83,7 @@ func (c *Conn) updateWindow(s *Segment) bool {
 		wnd = seqSize(s.Window)
 	}
 	newer := c.snd.una.LessThan(s.Ack) || c.snd.wl1.LessThan(s.Seq) ||
-		c.snd.wl1 == s.Seq && c.snd.wnd < wnd
+		c.snd.wl1 == s.Seq && (c.snd.wnd < wnd || wnd == 0)
 	if !newer {
 		return false
 	}

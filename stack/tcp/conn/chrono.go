@@ -43,7 +43,7 @@ func (k *chrono) total(now Time, a activity) time.Duration {
 func (c *Conn) clockActivity(now Time) {
 	to := busy
 	switch {
-	case c.board.empty() && !c.hasUnsent():
+	case !c.state.Synchronized() || c.board.empty() && !c.hasUnsent():
 		to = idle
 	case c.unsent() > 0 && c.usableWindow() < min(c.unsent(), 1+c.snd.maxWnd/2) && c.flight() < c.cwnd():
 		to = windowLimited

@@ -196,6 +196,7 @@ func (c *Conn) setState(to State) {
 	case StateClosed:
 		c.events |= EventClosed | EventReadable | EventWritable
 		c.timers.init()
+		c.owed.syn, c.owed.probe, c.owed.acks = false, noProbe, 0
 	}
 	c.predict()
 }

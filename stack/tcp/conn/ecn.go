@@ -54,7 +54,7 @@ func (c *Conn) takeECE(now Time, s *Segment) bool {
 	c.reduce(now, phaseCWR, cc.ECN, 0)
 	// The CWR goes out with data that begins at SND.NXT: the acknowledgement of
 	// exactly that still echoes the mark.
-	e.cwr, e.heeded, e.until = true, true, c.snd.nxt
+	e.heeded, e.until = true, c.snd.nxt
 	if c.board.empty() {
 		// Nothing is in flight whose delivery could pace the reduction.
 		c.loss.phase = phaseOpen

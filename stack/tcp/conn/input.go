@@ -264,6 +264,7 @@ func (c *Conn) takeFIN(now Time, s *Segment, fin seqnum.Value) {
 	c.rcv.fin = true
 	c.rcv.nxt++
 	c.reasm.release()
+	c.sacks.recent = nil
 	c.oweAck()
 	c.events |= EventPeerClosed | EventReadable
 	switch c.state {

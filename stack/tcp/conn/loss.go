@@ -159,6 +159,7 @@ func (c *Conn) reduce(now Time, to phase, why cc.Signal, news int64) {
 		c.loss.undo.begin(c, now)
 		c.loss.prr.begin(c.cc.Threshold(), c.undelivered()+news, c.flight())
 	}
+	c.ecn.cwr = c.cfg.ecn // for whatever reason it was reduced (RFC 3168 section 6.1.2)
 	c.loss.phase = to
 	c.loss.point = c.snd.nxt
 	c.timers.stop(timerTailLoss)

@@ -145,12 +145,17 @@ func (c *Conn) outputEmpty(now Time, out *Segment, seq seqnum.Value) {
 func (c *Conn) segmentSize() int {
 	n := int(c.snd.mss)
 	switch {
-	case c.cfg.sack && n < tinyMSS && n > MaxOptionsLen:
-		return n - MaxOptionsLen
+	case c.setsRoomAside():
+		n -= MaxOptionsLen
 	case c.tstamp.on:
 		n -= 12
 	}
-	return n
+	return max(n, 1)
+}
+
+// setsRoomAside reports whether every segment leaves room for all options.
+func (c *Conn) setsRoomAside() bool {
+	return c.cfg.sack && c.snd.mss < tinyMSS && c.snd.mss > MaxOptionsLen
 }
 
 // tinyMSS is a segment so small that SACK blocks would take most of it. Below
@@ -208,7 +213,7 @@ func (c *Conn) outputNew(now Time, out *Segment) bool {
 // window does not hold back.
 func (c *Conn) mayCarry(now Time, probe bool) (n seqnum.Size, fin bool) {
 	var (
-		size   = seqnum.Size(c.segmentSize()) - c.sackRoom()
+		size   = seqnum.Size(max(c.segmentSize()-int(c.sackRoom()), 1))
 		unsent = c.unsent()
 		usable = c.usableWindow()
 		room   = c.cwnd() - c.flight()
@@ -253,7 +258,7 @@ func (c *Conn) unsent() seqnum.Size {
 
 // sackRoom is what SACK blocks will take from a segment's payload.
 func (c *Conn) sackRoom() seqnum.Size {
-	if !c.cfg.sack || !c.sacks.any() {
+	if !c.cfg.sack || !c.sacks.any() || c.setsRoomAside() {
 		return 0
 	}
 	var o Options

@@ -14,6 +14,9 @@ func (c *Conn) armPersist(now Time) {
 	if !c.board.empty() || c.timers.running(timerPersist) || c.holdSmall() && c.usableWindow() > c.unsent() {
 		return
 	}
+	if c.loss.retries == 0 {
+		c.loss.stalled = now // the user's patience begins with the first probe's wait
+	}
 	c.timers.set(timerPersist, now.Add(c.rtt.timeout(&c.cfg)))
 }
 
@@ -27,10 +30,15 @@ func (c *Conn) onPersist(now Time) {
 		c.fail(ErrTimeout)
 		return
 	}
-	c.loss.retries++
-	if c.rtt.timeout(&c.cfg) < c.cfg.maxRTO {
-		c.rtt.backoff++
+	if c.userGone && c.rtt.timeout(&c.cfg) >= c.cfg.maxRTO {
+		// A peer may keep its window closed for ever, but not hold a
+		// connection that nobody waits for (Linux tcp_probe_timer).
+		c.oweAbort()
+		c.fail(ErrTimeout)
+		return
 	}
+	c.loss.retries++
+	c.rtt.backOff(&c.cfg)
 	if c.usableWindow() > 0 {
 		c.user.force = true // a silly window is better than none
 		return

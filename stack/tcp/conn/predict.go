@@ -38,7 +38,7 @@ func (s *Segment) word() uint32 {
 // predict works out the prediction word anew.
 func (c *Conn) predict() {
 	c.predicted = 0
-	if c.state != StateEstablished || c.frozen || !c.reasm.empty() || c.snd.wnd == 0 {
+	if c.state != StateEstablished || c.frozen || !c.reasm.empty() || c.reasm.hasFIN || c.snd.wnd == 0 {
 		return
 	}
 	c.predicted = wordSet | uint32(header.TCPFlagAck)<<16 | uint32(c.snd.raw)

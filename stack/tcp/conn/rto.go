@@ -37,7 +37,7 @@ func (c *Conn) onRTO(now Time) {
 	}
 	c.stats.Timeouts++
 	c.enterLoss(now)
-	c.rtt.backoff++
+	c.rtt.backOff(&c.cfg)
 	c.loss.retries++
 	c.suspectBlackHole()
 	c.timers.set(timerRTO, now.Add(c.rtt.timeout(&c.cfg)))
@@ -83,6 +83,7 @@ func (c *Conn) enterLoss(now Time) {
 	// Only the first timeout of an undisturbed flight can be told from a
 	// spurious one. https://www.rfc-editor.org/rfc/rfc5682#section-2.1 (1)
 	l.frto = calm && l.retries == 0
+	c.ecn.cwr = c.cfg.ecn
 	l.phase = phaseLoss
 	l.point = c.snd.nxt
 	l.dupAcks = 0

@@ -23,6 +23,7 @@ func (r *rttState) init() { *r = rttState{} }
 func (r *rttState) sample(d time.Duration) {
 	d = max(d, minRTT)
 	r.latest = d
+	r.backoff = 0 // which stays until this: the second half of Karn's algorithm
 	if r.min == 0 || d < r.min {
 		r.min = d
 	}
@@ -59,4 +60,11 @@ func (r *rttState) timeout(p *params) time.Duration {
 		rto *= 2
 	}
 	return min(rto, p.maxRTO)
+}
+
+// backOff doubles the timeout, up to its maximum.
+func (r *rttState) backOff(p *params) {
+	if r.timeout(p) < p.maxRTO {
+		r.backoff++
+	}
 }

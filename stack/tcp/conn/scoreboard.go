@@ -173,6 +173,13 @@ func (b *scoreboard) ack(una seqnum.Value, d *delivery) {
 		b.deliver(r, d)
 	}
 	b.drop(n)
+	// Whatever points behind una would in time point ahead of it.
+	if len(b.recs) > 0 && b.scan.LessThan(una) {
+		b.scan = una
+	}
+	for len(b.rtxq) > 0 && b.rtxq[0].seq.LessThan(una) {
+		b.rtxq = b.rtxq[1:]
+	}
 }
 
 // drop removes the first n records.

@@ -22,10 +22,15 @@ type tailLoss struct {
 func (c *Conn) armTailLoss(now Time) {
 	c.timers.stop(timerTailLoss)
 	t := &c.loss.tail
-	if t.active || t.due || c.board.empty() || c.rtt.smoothed == 0 {
+	if t.active || t.due || c.board.empty() || c.rtt.smoothed == 0 || c.rtt.backoff > 0 {
+		// While the timeout is backed off the round trip is not known: a probe
+		// would spoil the measure that is waited for.
 		return
 	}
-	wait := 2*c.rtt.smoothed + 2*time.Millisecond
+	// A path that has just become slower shows in the latest sample first, and
+	// a probe sent too early would leave it the last.
+	rtt := max(c.rtt.smoothed, c.rtt.latest)
+	wait := 2*rtt + 2*time.Millisecond
 	switch c.loss.phase {
 	case phaseOpen:
 		if !c.cfg.sack || !c.cfg.rack || c.board.sacked.segs > 0 {
@@ -33,7 +38,7 @@ func (c *Conn) armTailLoss(now Time) {
 		}
 		if len(c.board.recs) == 1 {
 			// The peer may be delaying the acknowledgement of a lone segment.
-			wait = 2*c.rtt.smoothed + c.cfg.minRTO
+			wait = 2*rtt + c.cfg.minRTO
 		}
 	case phaseRecovery:
 	default:

@@ -60,7 +60,12 @@ func (c *Conn) offer() seqnum.Size {
 		free = min(free, seqnum.Size(clamp))
 	}
 	free = min(free, maxUnscaledWindow<<c.rcv.wscale)
-	return free &^ (seqnum.Size(1)<<c.rcv.wscale - 1)
+	unit := seqnum.Size(1) << c.rcv.wscale
+	if free < unit && free >= max(c.sillyWindow(), 1) && c.recvq.size() == 0 {
+		// The buffer is smaller than what the scale can say, and empty.
+		return unit
+	}
+	return free &^ (unit - 1)
 }
 
 // mayCreep reports whether the edge may move by less than a silly window: the
