@@ -175,16 +175,14 @@ func (b *scoreboard) take(blocks []header.SACKBlock, una, nxt seqnum.Value, d *d
 			blk.start = una
 		}
 		done[n] = blk
-		n++
 		for _, old := range b.reported[:b.numReported] {
 			// The common case: the same hole, and the block above it grew.
 			if old.start == blk.start && old.end.LessThanEq(blk.end) && una.LessThanEq(old.start) {
 				blk.start = old.end
 			}
 		}
-		if blk.start.LessThan(blk.end) {
-			b.sack(blk, d)
-		}
+		done[n].end = b.sack(blk, d)
+		n++
 	}
 	b.reported, b.numReported = done, n
 }

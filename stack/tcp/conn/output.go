@@ -96,7 +96,9 @@ func (c *Conn) outputSYN(now Time, out *Segment) bool {
 		c.snd.nxt = c.snd.iss.Add(1)
 		c.loss.stalled = now
 	}
-	c.owed.synSends++
+	if c.owed.synSends < 255 {
+		c.owed.synSends++
+	}
 	c.owed.synSent = now
 	c.timers.set(timerRTO, now.Add(min(InitialRTO<<min(c.loss.retries, 16), c.cfg.maxRTO)))
 	return true

@@ -27,7 +27,7 @@ func (c *Conn) PathMTU(now Time, seq seqnum.Value, mss uint16) DropReason {
 	if verdict := c.ours(seq); verdict != NotDropped {
 		return verdict
 	}
-	mss = max(mss, leastMSS)
+	mss = max(mss, min(leastMSS, c.cfg.pathMSS))
 	if mss >= c.snd.mss {
 		return NotDropped
 	}
@@ -40,9 +40,9 @@ func (c *Conn) PathMTU(now Time, seq seqnum.Value, mss uint16) DropReason {
 	return NotDropped
 }
 
-// leastMSS is what a packet of the least MTU that IPv4 allows, 68 bytes, can
-// carry. https://www.rfc-editor.org/rfc/rfc791#section-3.2
-const leastMSS = 68 - 20 - 20
+// leastMSS is the least that an ICMP error can talk us down to: a forged one
+// would otherwise make headers of everything (Linux min_pmtu, 552 bytes).
+const leastMSS = 552 - 20 - 20
 
 // A path that swallows large packets without saying so is suspected after this
 // many timeouts of the same data, and then segments shrink to baseMSS and by

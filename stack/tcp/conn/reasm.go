@@ -15,7 +15,7 @@ type reassembly struct {
 	spans  []span
 	fin    seqnum.Value // where the peer's early FIN stands
 	hasFIN bool
-	came   int // segments inserted since the spans were last made tight
+	mem    keeper
 }
 
 // span is a run of received bytes.
@@ -43,19 +43,26 @@ func (r *reassembly) bytes() (n int64) {
 	return n
 }
 
-// tidy makes the spans tight when many small segments have made them up, and
-// reports whether there is room for another span in limit bytes, counting what
-// each costs besides its data.
-func (r *reassembly) tidy(limit int) bool {
-	if r.came++; r.came*viewCost > limit {
-		r.came = 0
+// spanCost is what a span takes besides its data, in bytes: itself, a view and
+// the least chunk.
+const spanCost = 256
+
+// tidy makes room for a segment in size bytes of memory: it makes the spans
+// tight if they retain much more than they hold. It reports whether there may
+// be another span.
+func (r *reassembly) tidy(p *buffer.Buffer, size int) bool {
+	if r.mem.keep(p, size) {
+		held := int64(0)
 		for i := range r.spans {
-			if p := &r.spans[i]; int64(pieces(&p.data)*viewCost) > 2*p.data.Size() {
-				collapse(&p.data)
+			d := &r.spans[i].data
+			if wasteful(d, spanCost) {
+				collapse(d)
 			}
+			held += retained(d)
 		}
+		r.mem.seen(held, size)
 	}
-	return len(r.spans)*viewCost < limit
+	return len(r.spans)*spanCost < size
 }
 
 // insert takes the segment's payload. Bytes that are already there win over

@@ -13,7 +13,7 @@ type recvQueue struct {
 	data buffer.Buffer
 	max  int // the receive buffer's size, bytes
 	cap  int // how far auto-tuning may raise max; 0: it may not
-	came int // segments appended since pieces were last counted
+	mem  keeper
 }
 
 func (q *recvQueue) init(size, most int) {
@@ -38,12 +38,13 @@ func (q *recvQueue) space() seqnum.Size {
 
 // append takes over the payload.
 func (q *recvQueue) append(p *buffer.Buffer) {
+	look := q.mem.keep(p, q.max)
 	q.data.Merge(p)
-	if q.came++; q.came*viewCost > q.max {
-		q.came = 0
-		if int64(pieces(&q.data)*viewCost) > q.data.Size()+int64(q.max)/2 {
+	if look {
+		if wasteful(&q.data, int64(q.max)/2) {
 			collapse(&q.data)
 		}
+		q.mem.seen(retained(&q.data), q.max)
 	}
 }
 

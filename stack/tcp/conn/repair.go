@@ -57,6 +57,10 @@ func (c *Conn) thaw(now Time) {
 	if c.loss.rack.last.valid {
 		c.loss.rack.last.at += Time(still)
 	}
+	if c.cc != nil {
+		// It did nothing meanwhile, and shall not think that it might have.
+		c.cc.OnIdle(int64(now), 0, c.rtt.timeout(&c.cfg), c.segmentSize())
+	}
 	// Echoes of timestamps from before the freeze would measure it too.
 	c.tstamp.thawed = now
 	// Waiters were told to wait while it was frozen; let them look again.

@@ -229,12 +229,17 @@ func (b *scoreboard) unlose(r *record) {
 }
 
 // sack marks what lies in the block, which the caller has found to be within
-// what is outstanding.
-func (b *scoreboard) sack(blk seqRange, d *delivery) {
-	b.cut(blk.start)
-	b.cut(blk.end)
-	for i := b.find(blk.start); i < len(b.recs) && b.recs[i].seq.LessThan(blk.end); i++ {
+// what is outstanding, and returns where the last record marked ends. Only whole
+// records count: a peer could otherwise have them cut into single bytes.
+func (b *scoreboard) sack(blk seqRange, d *delivery) (end seqnum.Value) {
+	end = blk.start
+	i := b.find(blk.start)
+	if i < len(b.recs) && b.recs[i].seq.LessThan(blk.start) {
+		i++
+	}
+	for ; i < len(b.recs) && b.recs[i].end().LessThanEq(blk.end); i++ {
 		r := &b.recs[i]
+		end = r.end()
 		if r.is(recSacked) {
 			continue
 		}
@@ -246,6 +251,7 @@ func (b *scoreboard) sack(blk seqRange, d *delivery) {
 			b.high = r.end()
 		}
 	}
+	return end
 }
 
 // markLost judges a record lost. If a retransmission of it was under way, that

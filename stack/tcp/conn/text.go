@@ -104,7 +104,7 @@ func (c *Conn) takeOutOfOrder(now Time, s *Segment) DropReason {
 	verdict := NotDropped
 	if s.DataLen() != 0 {
 		c.stats.OutOfOrder++
-		if !c.reasm.tidy(max(c.recvq.max, minReassembly)) {
+		if !c.reasm.tidy(&s.Payload, max(c.recvq.max, minReassembly)) {
 			c.oweDuplicate()
 			return DropOfoQueuePrune
 		}

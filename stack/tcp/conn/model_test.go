@@ -1,0 +1,526 @@
+package conn
+
+import (
+	"bytes"
+	"container/heap"
+	"errors"
+	"flag"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+	"pgregory.net/rapid"
+
+	"github.com/tcprepair/ustack/stack/repair"
+)
+
+// TestConversationModel holds two connections on a bad path, whose users do
+// whatever comes to their minds, against what a byte stream promises:
+//
+//   - each user reads a prefix of what the other wrote, and all of it once both
+//     have closed without aborting;
+//   - check finds nothing wrong after any event;
+//   - a frozen connection says nothing;
+//   - memory is bounded by the buffers;
+//   - who was told to wait is woken;
+//   - everything ends.
+//
+// It makes a few hundred conversations, or as many as -rapid.checks says. One
+// that fails is kept in testdata/rapid and tried again each time.
+func TestConversationModel(t *testing.T) {
+	asked := false
+	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "rapid.checks" })
+	if !asked {
+		const few = "300"
+		if err := flag.Set("rapid.checks", few); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rapid.Check(t, converse)
+}
+
+// converse is one conversation.
+func converse(t *rapid.T) {
+	m := newModel(t)
+	t.Repeat(map[string]func(*rapid.T){
+		"":         m.invariants,
+		"write":    func(t *rapid.T) { m.write(m.side(t), sizes.Draw(t, "bytes")) },
+		"read":     func(t *rapid.T) { m.read(m.side(t), sizes.Draw(t, "bytes")) },
+		"pass":     func(t *rapid.T) { m.pass(time.Duration(waits.Draw(t, "wait"))) },
+		"wait":     func(t *rapid.T) { m.pass(time.Duration(waits.Draw(t, "wait"))) }, // twice as likely
+		"shutdown": func(t *rapid.T) { m.shutdown(m.side(t)) },
+		"abort":    m.abort,
+		"buffer":   m.resize,
+		"options":  m.options,
+		"freeze":   func(t *rapid.T) { m.freeze(m.side(t)) },
+		"thaw":     func(t *rapid.T) { m.thaw(m.side(t), rapid.SampledFrom(thaws).Draw(t, "mode")) },
+		"dark":     func(t *rapid.T) { m.dark = m.w.now.Add(time.Duration(waits.Draw(t, "wait"))) },
+	})
+	m.finish()
+}
+
+var (
+	sizes = rapid.OneOf(rapid.IntRange(1, 100), rapid.IntRange(1, 20_000))
+	waits = rapid.OneOf(rapid.Int64Range(0, int64(5*time.Millisecond)), rapid.Int64Range(0, int64(time.Second)),
+		rapid.Int64Range(0, int64(20*time.Second)))
+	thaws = []repair.Mode{repair.Off, repair.OffNoProbe}
+)
+
+// longestFreeze is how long the model leaves a connection frozen: not so long
+// that its peer gives it up.
+const longestFreeze = 2 * time.Minute
+
+// model is a world whose users are rapid's.
+type model struct {
+	w       *world
+	configs [2]Config
+	rng     *rand.Rand // what the path does
+	path    struct{ lose, twice, late float64 }
+	dark    Time // the path loses everything until then
+
+	simultaneous bool
+	accepted     bool // b has seen a's SYN, or sent its own
+	over         bool // somebody aborted: the streams may end early
+	users        [2]*user
+}
+
+// user is what one end's user has done and is owed.
+type user struct {
+	*host
+	sent, compared int  // bytes written; read and compared
+	shut           bool // has closed its direction
+	frozenAt       Time
+	most           [2]int // the largest its buffers have been: receive, send
+	waitsToWrite   bool
+}
+
+// failer lets a world fail a rapid test.
+type failer struct {
+	testing.TB
+	t *rapid.T
+}
+
+func (f failer) Helper()                      {}
+func (f failer) Cleanup(fn func())            { f.t.Cleanup(fn) }
+func (f failer) Fatal(args ...any)            { f.t.Fatal(args...) }
+func (f failer) Fatalf(s string, args ...any) { f.t.Fatalf(s, args...) }
+
+func newModel(t *rapid.T) *model {
+	m := &model{w: newWorld(failer{t: t})}
+	seed := rapid.Uint64().Draw(t, "seed")
+	m.rng = rand.New(rand.NewPCG(seed, 1))
+	m.w.delay = time.Duration(rapid.Int64Range(0, int64(100*time.Millisecond)).Draw(t, "delay"))
+	if rapid.Bool().Draw(t, "bad path") {
+		m.path.lose = rapid.Float64Range(0, 0.3).Draw(t, "loss")
+		m.path.twice = rapid.Float64Range(0, 0.2).Draw(t, "duplication")
+		m.path.late = rapid.Float64Range(0, 0.3).Draw(t, "reordering")
+	}
+	m.w.fate = m.fate
+	m.w.wiretap = m.overhear
+	for i, h := range []*host{m.w.a, m.w.b} {
+		m.configs[i] = drawConfig(t, h.name)
+		m.users[i] = &user{host: h, most: [2]int{m.configs[i].RcvBuf, m.configs[i].SndBuf}}
+	}
+	m.simultaneous = rapid.IntRange(0, 9).Draw(t, "simultaneous") == 0
+	m.w.a.c.Connect(m.w.now, &m.configs[0])
+	if m.simultaneous {
+		m.accepted = true
+		m.w.b.c.Connect(m.w.now, &m.configs[1])
+	}
+	return m
+}
+
+// drawConfig is a connection with any mix of abilities, small buffers and
+// sequence numbers that like to wrap.
+func drawConfig(t *rapid.T, name string) Config {
+	bit := func(what string) bool { return rapid.Bool().Draw(t, name+" "+what) }
+	buf := rapid.OneOf(rapid.IntRange(1, 3000), rapid.IntRange(1, 200_000))
+	c := Config{
+		ISS:           seqnum.Value(rapid.OneOf(rapid.Uint32(), rapid.Uint32Range(0xffff0000, 0xffffffff), rapid.Uint32Range(0x7fff0000, 0x80000000)).Draw(t, name+" ISS")),
+		TSOffset:      rapid.Uint32().Draw(t, name+" TS offset"),
+		MSS:           uint16(rapid.SampledFrom([]int{88, 100, 536, 1220, 1460, 1460, 8960}).Draw(t, name+" MSS")),
+		RcvBuf:        buf.Draw(t, name+" receive buffer"),
+		SndBuf:        buf.Draw(t, name+" send buffer"),
+		WindowScaling: bit("scaling"),
+		Timestamps:    bit("timestamps"),
+		SACK:          bit("SACK"),
+		RACK:          bit("RACK"),
+		ECN:           bit("ECN"),
+		DelayedACK:    bit("delayed ACK"),
+		Congestion:    rapid.SampledFrom([]string{"reno", "cubic"}).Draw(t, name+" congestion"),
+		Options:       UserOptions{NoDelay: bit("no delay")},
+	}
+	if bit("GSO") {
+		c.GSOMax = 65000
+	}
+	if bit("auto-tuning") {
+		c.RcvBufMax, c.SndBufMax = 4*c.RcvBuf, 4*c.SndBuf
+	}
+	return c
+}
+
+func (m *model) side(t *rapid.T) *user {
+	return m.users[rapid.IntRange(0, 1).Draw(t, "side")]
+}
+
+func (m *model) other(u *user) *user {
+	if u == m.users[0] {
+		return m.users[1]
+	}
+	return m.users[0]
+}
+
+// fate is the path.
+func (m *model) fate(*host, *Segment) (late time.Duration, copies int) {
+	if m.w.now < m.dark || m.rng.Float64() < m.path.lose {
+		return 0, 0
+	}
+	if m.rng.Float64() < m.path.late {
+		late = time.Duration(m.rng.Int64N(int64(m.w.delay) + int64(10*time.Millisecond)))
+	}
+	if m.rng.Float64() < m.path.twice {
+		return late, 2
+	}
+	return late, 1
+}
+
+// overhear sees each packet as it leaves.
+func (m *model) overhear(from *host, s *Segment) {
+	if from.c.Frozen() {
+		m.w.t.Fatalf("%s is frozen and sends %s", from.name, s.String())
+	}
+	if s.ECT && m.rng.IntN(20) == 0 {
+		s.CE = true
+	}
+}
+
+// pass lets time pass, d or a little more.
+func (m *model) pass(d time.Duration) {
+	w := m.w
+	for end := w.now.Add(d); ; {
+		m.settle()
+		next := min(w.a.c.Deadline(), w.b.c.Deadline())
+		if len(w.path) > 0 {
+			next = min(next, w.path[0].at)
+		}
+		for _, u := range m.users {
+			if u.c.Frozen() {
+				next = min(next, u.frozenAt.Add(longestFreeze))
+			}
+		}
+		if next > end {
+			w.now = max(w.now, end)
+			break
+		}
+		w.now = max(w.now, next)
+		m.step()
+	}
+	m.settle()
+}
+
+// step runs what is due now.
+func (m *model) step() {
+	w := m.w
+	for _, u := range m.users {
+		u.c.Tick(w.now)
+		if u.c.Frozen() && w.now >= u.frozenAt.Add(longestFreeze) {
+			m.thaw(u, repair.Off)
+		}
+	}
+	for len(w.path) > 0 && w.path[0].at <= w.now {
+		p := heap.Pop(&w.path).(packet)
+		m.deliver(p.to, p.s)
+	}
+}
+
+// deliver is the host around a connection: it listens, and resets what nobody
+// waits for.
+func (m *model) deliver(to *host, s *Segment) {
+	if to == m.w.b && !m.accepted {
+		if s.Flags&(header.TCPFlagSyn|header.TCPFlagAck|header.TCPFlagRst) == header.TCPFlagSyn {
+			m.accepted = true
+			to.c.Accept(m.w.now, &m.configs[1], s)
+			return
+		}
+		s.Release()
+		return
+	}
+	closed := to.c.State() == StateClosed
+	rst, ok := Reset(s)
+	to.c.Input(m.w.now, s)
+	if closed && ok && !to.c.Frozen() { // what was frozen when it ended is a tombstone
+		m.w.emit(to, &rst)
+	}
+}
+
+// settle sends what is to be sent and verifies both connections.
+func (m *model) settle() {
+	for _, u := range m.users {
+		if u.host == m.w.b && !m.accepted {
+			continue
+		}
+		m.w.settle(u.host)
+		rcv, snd := u.c.Buffers()
+		u.most[0], u.most[1] = max(u.most[0], rcv), max(u.most[1], snd)
+		m.bounded(u)
+		m.explained(u)
+	}
+}
+
+// explained fails for a connection that ended early though nobody aborted.
+func (m *model) explained(u *user) {
+	err := u.c.Err()
+	if err == nil || m.over {
+		return
+	}
+	if err == ErrTimeout && (u.c.snd.una == u.c.snd.iss || !m.accepted) {
+		m.over = true // the handshake was out of luck
+		return
+	}
+	m.w.t.Fatalf("%s ended by itself: %v", u.name, err)
+}
+
+// bounded fails for a connection that holds more than its buffers allow, or
+// keeps more books than it has segments.
+func (m *model) bounded(u *user) {
+	c := &u.c
+	// The window's edge never retreats: what was offered once may come yet, and
+	// a window field counts in units of its scale.
+	unit := 1 << c.rcv.wscale
+	if held, most := int(c.recvq.size()+c.reasm.bytes()), u.most[0]+unit; held > most {
+		m.w.t.Fatalf("%s holds %d bytes for its user, its buffer was never more than %d", u.name, held, most)
+	}
+	if held, most := c.sendq.size(), u.most[1]; held > most {
+		m.w.t.Fatalf("%s holds %d bytes of its user, its buffer was never more than %d", u.name, held, most)
+	}
+	recs := len(c.board.recs)
+	for what, n := range map[string]int{"retransmissions": len(c.board.rtxq), "losses": len(c.board.lost)} {
+		if n > 4*recs+16 {
+			m.w.t.Fatalf("%s remembers %d %s of %d segments", u.name, n, what, recs)
+		}
+	}
+	if len(c.reasm.spans) > max(u.most[0], 16) {
+		m.w.t.Fatalf("%s has %d spans", u.name, len(c.reasm.spans))
+	}
+}
+
+func (m *model) invariants(*rapid.T) { m.settle() }
+
+// octet is the byte at a place of a stream; the two streams differ.
+func octet(h *host, at int) byte {
+	x := uint32(at)*2654435761 + uint32(h.name[0])
+	return byte(x >> 13)
+}
+
+// write writes n bytes, as far as there is room.
+func (m *model) write(u *user, n int) (took int) {
+	p := make([]byte, n)
+	for i := range p {
+		p[i] = octet(u.host, u.sent+i)
+	}
+	took, err := u.c.Write(m.w.now, bytes.NewReader(p), n, false)
+	u.sent += took
+	u.waitsToWrite = took < n && (err == nil || err == ErrWouldBlock)
+	switch {
+	case err == nil || err == ErrWouldBlock || m.over:
+	case err == ErrClosedForSend && u.shut:
+	case err == ErrNotConnected && !m.accepted:
+	default:
+		m.w.t.Fatalf("%s: write: %v", u.name, err)
+	}
+	m.settle()
+	return took
+}
+
+// read reads n bytes at most and compares them with what was written.
+func (m *model) read(u *user, n int) (took int) {
+	var b bytes.Buffer
+	took, err := u.c.Read(m.w.now, &b, n, false)
+	from := m.other(u)
+	for i, x := range b.Bytes() {
+		if at := u.compared + i; at >= from.sent || x != octet(from.host, at) {
+			m.w.t.Fatalf("%s reads byte %d as %#x; %s wrote %d bytes, this one as %#x", u.name, at, x, from.name, from.sent, octet(from.host, at))
+		}
+	}
+	u.compared += took
+	if took != b.Len() {
+		m.w.t.Fatalf("%s: read says %d bytes and gave %d", u.name, took, b.Len())
+	}
+	switch {
+	case err == nil || err == ErrWouldBlock:
+	case err == ErrClosedForReceive && !m.over:
+		u.closed = true
+		if u.compared != from.sent || !from.shut {
+			m.w.t.Fatalf("%s reads the end after %d bytes of %d; %s has closed: %v", u.name, u.compared, from.sent, from.name, from.shut)
+		}
+	case m.over || err == ErrNotConnected && !m.accepted || errors.Is(err, u.c.Err()):
+	default:
+		m.w.t.Fatalf("%s: read: %v", u.name, err)
+	}
+	m.settle()
+	return took
+}
+
+// shutdown closes the user's direction.
+func (m *model) shutdown(u *user) {
+	switch err := u.c.Shutdown(m.w.now, false, true); {
+	case err == nil:
+		u.shut = true
+	case err == ErrFrozen && u.c.Frozen():
+	case err == ErrNotConnected && (m.over || !u.c.State().Synchronized()):
+	default:
+		m.w.t.Fatalf("%s: shutdown: %v", u.name, err)
+	}
+	m.settle()
+}
+
+// abort ends it all, once in a while.
+func (m *model) abort(t *rapid.T) {
+	u := m.side(t)
+	if rapid.IntRange(0, 19).Draw(t, "really") != 0 || u.host == m.w.b && !m.accepted {
+		return
+	}
+	m.over = true
+	if rapid.Bool().Draw(t, "by closing") {
+		u.c.Close(m.w.now)
+	} else {
+		u.c.Abort(m.w.now)
+	}
+	m.settle()
+}
+
+// resize changes a buffer.
+func (m *model) resize(t *rapid.T) {
+	u := m.side(t)
+	if u.host == m.w.b && !m.accepted {
+		return
+	}
+	size := rapid.IntRange(1, 100_000).Draw(t, "bytes")
+	if rapid.Bool().Draw(t, "receive") {
+		u.c.SetBuffers(m.w.now, size, 0)
+	} else {
+		u.c.SetBuffers(m.w.now, 0, size)
+	}
+	m.settle()
+}
+
+// options changes what may be changed at any time.
+func (m *model) options(t *rapid.T) {
+	u := m.side(t)
+	if u.host == m.w.b && !m.accepted {
+		return
+	}
+	o := u.c.Options()
+	switch rapid.IntRange(0, 3).Draw(t, "option") {
+	case 0:
+		o.NoDelay = !o.NoDelay
+	case 1:
+		o.Cork = !o.Cork
+	case 2:
+		o.Keepalive = Keepalive{On: !o.Keepalive.On, Idle: 5 * time.Second, Interval: time.Second, Count: 1000}
+	case 3:
+		o.Clamp = rapid.SampledFrom([]int{0, 1000, 10_000}).Draw(t, "clamp")
+	}
+	u.c.SetOptions(m.w.now, o)
+	m.settle()
+}
+
+func (m *model) freeze(u *user) {
+	if u.c.Frozen() || u.host == m.w.b && !m.accepted {
+		return
+	}
+	u.frozenAt = m.w.now
+	if err := u.c.SetRepair(m.w.now, repair.On); err != nil {
+		m.w.t.Fatalf("%s: freeze: %v", u.name, err)
+	}
+	m.settle()
+}
+
+func (m *model) thaw(u *user, how repair.Mode) {
+	if !u.c.Frozen() {
+		return
+	}
+	if err := u.c.SetRepair(m.w.now, how); err != nil {
+		m.w.t.Fatalf("%s: thaw: %v", u.name, err)
+	}
+	m.settle()
+}
+
+// finish has both users close and read to the end, on the same path, and sees
+// that everything ends. They act when they are told that they can.
+func (m *model) finish() {
+	for _, u := range m.users {
+		m.thaw(u, repair.Off)
+		o := u.c.Options()
+		o.Cork = false
+		u.c.SetOptions(m.w.now, o)
+	}
+	const patience = 6 * time.Hour
+	m.until(patience, "both have read everything", func() bool {
+		done := true
+		for _, u := range m.users {
+			done = m.conclude(u) && done
+		}
+		return done
+	})
+	for _, u := range m.users {
+		if u.host == m.w.b && !m.accepted {
+			continue
+		}
+		if from := m.other(u); !m.over && u.compared != from.sent {
+			m.w.t.Fatalf("%s read %d bytes, %s wrote %d", u.name, u.compared, from.name, from.sent)
+		}
+		u.c.Close(m.w.now)
+	}
+	m.until(patience, "both are closed", func() bool {
+		return m.w.a.c.State() == StateClosed && m.w.b.c.State() == StateClosed
+	})
+	for _, u := range m.users {
+		if u.c.Deadline() != Never {
+			m.w.t.Fatalf("%s is closed and has a timer", u.name)
+		}
+	}
+}
+
+// conclude has a user close its direction when it is connected, and read to the
+// end. It reports whether that is done.
+func (m *model) conclude(u *user) bool {
+	if u.host == m.w.b && !m.accepted {
+		return m.over
+	}
+	if !u.shut && u.c.State().Synchronized() && u.c.State() != StateClosed {
+		m.shutdown(u)
+	}
+	if u.events&EventReadable != 0 || u.c.Readable() == 0 {
+		u.events &^= EventReadable
+		for m.read(u, 1<<20) > 0 {
+		}
+	}
+	if m.over {
+		return true
+	}
+	return u.closed && u.shut && u.c.Unacked() == 0
+}
+
+// until lets time pass until done, which must come within limit.
+func (m *model) until(limit time.Duration, what string, done func() bool) {
+	w := m.w
+	end := w.now.Add(limit)
+	for {
+		m.settle()
+		if done() {
+			return
+		}
+		next := min(w.a.c.Deadline(), w.b.c.Deadline())
+		if len(w.path) > 0 {
+			next = min(next, w.path[0].at)
+		}
+		if next > end {
+			w.t.Fatalf("not in %v: %s\na %s: %+v\nb %s: %+v", limit, what, w.a.c.State(), w.a.c.Info(w.now), w.b.c.State(), w.b.c.Info(w.now))
+		}
+		w.now = max(w.now, next)
+		m.step()
+	}
+}
