@@ -83,8 +83,8 @@ func TestInitialSequenceNumbers(t *testing.T) {
 		t.Error("the same tuple at the same time has other numbers")
 	}
 	later := s.numbersFor(testID, conn.Time(2*time.Second))
-	if got, want := a.isn.Size(later.isn), seqnum.Size(250000); got != want {
-		t.Errorf("in a second the number grew by %d, want %d: one in 4 us", got, want)
+	if got, want := a.isn.Size(later.isn), seqnum.Size(15625000); got != want {
+		t.Errorf("in a second the number grew by %d, want %d: one in 64 ns", got, want)
 	}
 	if a.tsOffset != later.tsOffset {
 		t.Error("the timestamp offset of a flow changes")

@@ -28,6 +28,11 @@ func (s *secrets) init(r io.Reader) {
 	}
 }
 
+// isnTick is that clock's. RFC 9293 has 4 us, from slower days: a tuple can be
+// used up and begun anew in less. With Linux's 64 ns the clock wraps in 274 s,
+// still longer than a segment lives.
+const isnTick = 64 * time.Nanosecond
+
 // flowNumbers are what a connection is born with that depends on its tuple.
 type flowNumbers struct {
 	isn      seqnum.Value
@@ -36,14 +41,14 @@ type flowNumbers struct {
 
 // numbersFor returns a new connection's initial sequence number and timestamp
 // offset. Both are a keyed hash of the tuple, so that one flow's say nothing
-// of another's; the sequence number also moves with a clock of 4 us, so that a
-// new incarnation's numbers lie beyond the old one's.
+// of another's; the sequence number also moves with a clock, so that a new
+// incarnation's numbers lie beyond the old one's.
 //
 //	https://www.rfc-editor.org/rfc/rfc6528#section-3
 //	https://www.rfc-editor.org/rfc/rfc7323#section-5.4
 func (s *secrets) numbersFor(id stack.TransportEndpointID, now conn.Time) flowNumbers {
 	sum := hashTuple(&s.flow, id)
-	clock := uint32(int64(now) / int64(4*time.Microsecond))
+	clock := uint32(int64(now) / int64(isnTick))
 	return flowNumbers{
 		isn:      seqnum.Value(binary.BigEndian.Uint32(sum[0:]) + clock),
 		tsOffset: binary.BigEndian.Uint32(sum[4:]),

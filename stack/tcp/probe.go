@@ -164,6 +164,24 @@ func probeSender(i *conn.Info) TCPSenderState {
 		MaxPayloadSize: i.SndMSS,
 		SndWndScale:    i.SndWScale,
 		FastRecovery:   TCPFastRecoveryState{Active: i.CongestionState == recovery},
-		RACKState:      TCPRACKState{Reord: i.Reordering, DSACKSeen: i.Counters.DSACKs > 0},
+		RACKState: TCPRACKState{
+			XmitTime:      monotonic(i.RACK.Sent),
+			EndSequence:   i.RACK.End,
+			FACK:          i.RACK.FACK,
+			RTT:           i.RACK.RTT,
+			Reord:         i.Reordering,
+			DSACKSeen:     i.RACK.DSACK,
+			ReoWnd:        i.RACK.Window,
+			ReoWndIncr:    i.RACK.Steps,
+			ReoWndPersist: int8(i.RACK.Persist),
+		},
+		RetransmitTS:     i.ResentTS,
+		SpuriousRecovery: i.Spurious,
 	}
+}
+
+// monotonic is the stack's own expression of a connection's time; see
+// protocol.now.
+func monotonic(t conn.Time) tcpip.MonotonicTime {
+	return tcpip.MonotonicTime{}.Add(time.Duration(t - 1))
 }

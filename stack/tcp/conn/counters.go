@@ -16,6 +16,7 @@ type Counters struct {
 	FastRecoveries      uint64 // recoveries begun without SACK
 	SACKRecoveries      uint64 // recoveries begun with SACK
 	TailLossProbes      uint64 // RFC 8985 probes sent
+	TailLossRepairs     uint64 // of them, those that the peer needed
 	SpuriousRecoveries  uint64 // recoveries taken back
 	SpuriousTimeouts    uint64 // timeouts taken back
 	DSACKs              uint64 // acknowledgements that reported a duplicate

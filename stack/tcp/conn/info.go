@@ -29,8 +29,13 @@ type Info struct {
 	Lost, Retrans        int // segments
 	Retransmits          int // timeouts in a row
 	Reordering           bool
-	Backoff              int // doublings of the timeout in force
-	Probes               int // window or keepalive probes unanswered
+	RACK                 RACKInfo
+	// ResentTS is our timestamp on the first retransmission since the window
+	// was last reduced; Spurious, that the reduction was taken back.
+	ResentTS uint32
+	Spurious bool
+	Backoff  int // doublings of the timeout in force
+	Probes   int // window or keepalive probes unanswered
 
 	// How long ago data was last sent and received, and a segment received;
 	// 0 if never.
@@ -41,6 +46,30 @@ type Info struct {
 	Counters                           Counters
 
 	Timestamps, SACK, WindowScaling, ECN bool
+}
+
+// RACKInfo is RFC 8985's state.
+type RACKInfo struct {
+	Sent    Time          // of the most recently sent segment that was delivered,
+	End     seqnum.Value  // its end,
+	RTT     time.Duration // and its round trip
+	FACK    seqnum.Value  // the highest sequence number delivered
+	Window  time.Duration // for reordering
+	Steps   uint8         // its multiplier,
+	Persist uint8         // and for how many recoveries that stands
+	DSACK   bool          // a duplicate was reported in this round trip
+}
+
+func (c *Conn) rackInfo() RACKInfo {
+	k := &c.loss.rack
+	i := RACKInfo{
+		Sent: k.last.at, End: k.last.end, RTT: k.rtt, FACK: c.snd.una,
+		Window: c.reorderWindow(), Steps: k.steps, Persist: k.persist, DSACK: k.dsackSeen,
+	}
+	if c.board.sacked.segs > 0 {
+		i.FACK = c.board.high
+	}
+	return i
 }
 
 // Info describes the connection as it is; a frozen one as it was when it froze.
@@ -80,6 +109,9 @@ func (c *Conn) Info(now Time) Info {
 		LastReceived:    now.Sub(c.rcv.last),
 		WindowLimited:   c.chrono.total(now, windowLimited),
 		BufferLimited:   c.chrono.total(now, bufferLimited),
+		RACK:            c.rackInfo(),
+		ResentTS:        c.loss.resentTS,
+		Spurious:        c.loss.undone,
 		Counters:        c.stats,
 		Timestamps:      c.tstamp.on,
 		SACK:            c.cfg.sack,

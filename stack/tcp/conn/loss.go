@@ -31,6 +31,9 @@ type lossState struct {
 	tail tailLoss
 	undo undoState
 
+	undone   bool   // the last reduction was taken back
+	resentTS uint32 // our timestamp on the first retransmission after it
+
 	frto  bool // it is not known yet whether the timeout was spurious
 	usage windowUsage
 	round seqnum.Value // the round trip in progress ends when this is acknowledged

@@ -232,8 +232,8 @@ func (c *Conn) mayCarry(now Time, probe bool) (n seqnum.Size, fin bool) {
 		most = seqnum.Size(c.cfg.gsoMax) / size * size
 	}
 	n = min(unsent, usable, most, seqnum.Size(max(room, int64(size))))
-	if n < unsent && n > size {
-		n = n / size * size
+	if n > size && n%size != 0 && (n < unsent || !c.finPending() && c.holdSmall()) {
+		n -= n % size // the tail waits, like any small segment
 	}
 	if n < size && !c.maySendSmall(n, unsent) {
 		return 0, false
@@ -360,6 +360,7 @@ func (c *Conn) retransmit(now Time, out *Segment, r *record) {
 	c.markECN(out, false)
 	c.board.resent(now, r)
 	c.loss.undo.sent(c.tstamp.value(now))
+	c.loss.resentTS = c.loss.undo.first
 	c.loss.prr.out += int64(size)
 	c.stats.BytesSent += uint64(n)
 	c.stats.BytesRetransmitted += uint64(n)

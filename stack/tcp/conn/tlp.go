@@ -115,6 +115,9 @@ func (c *Conn) tailAcked(now Time, ack seqnum.Value, dsack, news bool) {
 	}
 	repaired := t.again && !dsack
 	*t = tailLoss{}
+	if repaired {
+		c.stats.TailLossRepairs++
+	}
 	if repaired && c.loss.phase < phaseCWR {
 		c.cc.OnCongestion(cc.Congestion{Now: int64(now), Signal: cc.Loss, Flight: c.flightBefore(), MSS: c.segmentSize()})
 	}

@@ -16,6 +16,7 @@ type undoState struct {
 
 func (u *undoState) begin(c *Conn, _ Time) {
 	*u = undoState{armed: true, from: c.snd.una}
+	c.loss.undone, c.loss.resentTS = false, 0
 }
 
 func (u *undoState) end() { *u = undoState{} }
@@ -63,6 +64,7 @@ func (c *Conn) undo(now Time) {
 		c.stats.SpuriousRecoveries++
 	}
 	c.cc.Undo(int64(now))
+	c.loss.undone = true
 	c.board.unmarkAll()
 	c.loss.undo.end()
 	c.loss.frto = false
