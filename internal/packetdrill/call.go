@@ -12,9 +12,10 @@ type call struct {
 	start   time.Duration
 	end     time.Duration // when it must return, if it is expected to block
 	handler handler
-	tried   bool  // not for the first time
-	done    int64 // bytes moved so far
-	until   time.Duration
+	tried   bool          // not for the first time
+	done    int64         // bytes moved so far
+	until   time.Duration // when it gives up waiting by itself; 0: never
+	alarm   time.Duration // for which a timer has been set
 }
 
 // handler does a system call, or as much of it as can be done now.
@@ -26,7 +27,9 @@ type outcome struct {
 	err   errno
 	block bool   // it has to wait; nothing else is set
 	wrong string // the call came out otherwise than its arguments say
-	got   string // what it should have said, if that can be written down
+	// want and got are what the arguments say and what they should have said,
+	// if that can be written down.
+	want, got string
 }
 
 // blocked says that a call has to wait.
@@ -39,8 +42,8 @@ func returned(n int64) outcome { return outcome{ret: n} }
 func failed(err errno) outcome { return outcome{ret: -1, err: err} }
 
 // wrong is a call that came out otherwise than its arguments say.
-func wrong(got string, format string, args ...any) outcome {
-	return outcome{wrong: fmt.Sprintf(format, args...), got: got}
+func wrong(want, got string, format string, args ...any) outcome {
+	return outcome{wrong: fmt.Sprintf(format, args...), want: want, got: got}
 }
 
 // handlers are the system calls by name.
@@ -82,6 +85,11 @@ func (r *runner) try(c *call) bool {
 	out := c.handler(r, c)
 	if out.block {
 		c.tried = true
+		if c.until > r.now() && c.alarm != c.until {
+			// The clock must stop there for the call to be tried again.
+			c.alarm = c.until
+			r.clock.AfterFunc(c.until-r.now(), func() {})
+		}
 		return false
 	}
 	line := r.line
@@ -114,15 +122,7 @@ func (r *runner) await() {
 		if c.Blocking {
 			limit = c.end + r.set.toleranceFor(c.end-c.start) + patience
 		}
-		if c.until > 0 {
-			limit = max(limit, c.until)
-		}
-		if !r.step(limit) {
-			if c.until > r.now() {
-				r.runTo(c.until)
-				r.settle()
-				continue
-			}
+		if !r.step(max(limit, c.until)) {
 			r.line = c.line
 			r.mismatch(expectedCall(c), "it has not returned", "%s blocks", c.Name)
 		}
@@ -132,11 +132,7 @@ func (r *runner) await() {
 // verdict compares what a call has come to with what the script says.
 func (r *runner) verdict(c *call, out outcome) {
 	if out.wrong != "" {
-		expected := ""
-		if out.got != "" {
-			expected = expectedCall(c)
-		}
-		r.mismatch(expected, out.got, "%s: %s", c.Name, out.wrong)
+		r.mismatch(out.want, out.got, "%s: %s", c.Name, out.wrong)
 	}
 	actual := fmt.Sprint(out.ret)
 	if out.err != "" {

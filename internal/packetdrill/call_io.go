@@ -92,7 +92,7 @@ func (r *runner) receive(c *call, s *sock, buf Expr, n int64, flags int64) outco
 		case err == nil:
 			if s.flow != nil {
 				if err := s.flow.checkRead(b[:res.Count], peek); err != nil {
-					return wrong("", "%v", err)
+					return wrong("", "", "%v", err)
 				}
 			}
 			c.done += int64(res.Count)
@@ -111,7 +111,7 @@ func (r *runner) receive(c *call, s *sock, buf Expr, n int64, flags int64) outco
 		if _, end := err.(*tcpip.ErrClosedForReceive); end {
 			return returned(0)
 		}
-		return failed(errnoOf(err))
+		return s.hardError(err, returned(0))
 	}
 }
 
@@ -204,7 +204,7 @@ func (r *runner) send(c *call, s *sock, buf Expr, n int64, flags int64) outcome 
 		case c.done > 0:
 			return returned(c.done)
 		}
-		return failed(errnoOf(err))
+		return s.hardError(err, failed("EPIPE"))
 	}
 }
 
@@ -222,7 +222,7 @@ func doRecvmsg(r *runner, c *call) outcome {
 	}
 	if f := m.Field("msg_flags"); f != nil {
 		if want, err := r.eval(f); err != nil || want != 0 {
-			return wrong("msg_flags=0", "msg_flags differ")
+			return wrong(exprText(f), "0", "msg_flags differ")
 		}
 	}
 	ctl, _ := m.Field("msg_control").(Array)
@@ -232,14 +232,14 @@ func doRecvmsg(r *runner, c *call) outcome {
 			r.skip("control message %s", exprText(cm.Field("cmsg_type")))
 		}
 		if !s.inq {
-			return wrong("no control message", "TCP_INQ is not on")
+			return wrong(exprText(cm), "no control message", "TCP_INQ is not on")
 		}
 		want, err := r.eval(cm.Field("cmsg_data"))
 		if err != nil {
 			r.failCall(c, "cmsg_data: %v", err)
 		}
 		if got := s.inqHint(); got != want {
-			return wrong(exprText(Int{got}), "TCP_CM_INQ is %d, not %d", got, want)
+			return wrong(exprText(Int{want}), exprText(Int{got}), "TCP_CM_INQ is another")
 		}
 	}
 	return out

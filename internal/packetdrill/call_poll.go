@@ -60,7 +60,7 @@ func doPoll(r *runner, c *call) outcome {
 		return blocked
 	}
 	if differ != nil {
-		return wrong(fmt.Sprintf("%d %v", ready, got), "revents of descriptor %v differ", differ)
+		return wrong(exprText(list), fmt.Sprint(got), "revents of descriptor %v differ", differ)
 	}
 	return returned(ready)
 }
@@ -238,7 +238,7 @@ func doEpollWait(r *runner, c *call) outcome {
 		events, err := r.eval(ev.Field("events"))
 		data, ok := r.epollData(ev)
 		if err != nil || events != rep.events || ok && data != rep.it.data {
-			return wrong(fmt.Sprintf("%d %s", len(list), got), "the event is not %s", exprText(want[i]))
+			return wrong(exprText(want[i]), got, "the event is another")
 		}
 	}
 	return returned(int64(len(list)))

@@ -1,6 +1,7 @@
 package packetdrill
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -185,7 +186,9 @@ func (r *runner) connected(c *call, s *sock) outcome {
 		return r.wait(c, s, false, s.sndTimeout)
 	}
 	s.connecting = false
-	return done(s.ep.LastError())
+	err := s.ep.LastError()
+	s.reported = s.reported || err != nil
+	return done(err)
 }
 
 // doClose is close(fd).
@@ -269,7 +272,7 @@ func (r *runner) named(c *call, got tcpip.FullAddress, err tcpip.Error, usual ne
 	}
 	if _, any := c.arg(1).(Ellipsis); !any {
 		if want, _ := r.address(c, 1, usual); want != addrPort(got) {
-			return wrong(addrPort(got).String(), "the address is another than %v", want)
+			return wrong(want.String(), addrPort(got).String(), "the address is another")
 		}
 	}
 	return returned(0)
@@ -327,7 +330,7 @@ func doIoctl(r *runner, c *call) outcome {
 		return failed(errnoOf(err))
 	}
 	if want := r.intArg(c, 2); want != int64(n) {
-		return wrong(exprText(Int{int64(n)}), "%s is %d, not %d", req.Name, n, want)
+		return wrong(fmt.Sprint(want), fmt.Sprint(n), "%s is another", req.Name)
 	}
 	return returned(0)
 }

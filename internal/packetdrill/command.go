@@ -105,7 +105,10 @@ func (r *runner) simpleCommand(argv []string) {
 			r.note("no pacing: %s", strings.Join(argv, " "))
 		}
 	case "ethtool":
-		// Segments are compared as they are on the wire, cut up already.
+		// ethtool -K tun0 gso off tso off
+		if i := slices.Index(argv, "gso"); i >= 0 && i+1 < len(argv) {
+			r.link.offload(r.cfg.GSO && argv[i+1] == "on")
+		}
 	case "sleep":
 		if len(argv) == 2 {
 			if d, err := seconds(argv[1]); err == nil {

@@ -28,7 +28,10 @@ type sock struct {
 	rcvTimeout time.Duration
 	// notsentLowat is TCP_NOTSENT_LOWAT, as it was set.
 	notsentLowat int64
-	repair       repairState
+	// reported is set once the program has been told of the error that ended
+	// the connection. Linux tells it once; gVisor would tell it for ever.
+	reported bool
+	repair   repairState
 }
 
 func (s *sock) ready(mask waiter.EventMask) waiter.EventMask { return s.ep.Readiness(mask) }
@@ -64,6 +67,20 @@ func (r *runner) sock(c *call, n int) (*sock, errno) {
 		return nil, "EBADF"
 	}
 	return nil, "ENOTSOCK"
+}
+
+// hardError is what a program sees of an error that ended its connection: the
+// error the first time, end is what comes after it.
+func (s *sock) hardError(err tcpip.Error, end outcome) outcome {
+	switch err.(type) {
+	case *tcpip.ErrConnectionReset, *tcpip.ErrTimeout, *tcpip.ErrConnectionRefused, *tcpip.ErrHostUnreachable,
+		*tcpip.ErrNetworkUnreachable, *tcpip.ErrConnectionAborted:
+		if s.reported {
+			return end
+		}
+		s.reported = true
+	}
+	return failed(errnoOf(err))
 }
 
 // wait is what comes of a call that cannot go on: an error if the socket does

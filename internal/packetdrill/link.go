@@ -14,7 +14,6 @@ import (
 // link is the interface of the stack under test: what the stack sends is kept
 // for the runner, what the runner injects goes in at once.
 type link struct {
-	gso   bool
 	clock func() time.Duration
 
 	mu         sync.Mutex
@@ -23,6 +22,7 @@ type link struct {
 	sent       []*segment
 	fault      error // the first packet that could not be read
 	choked     bool  // sends nothing, and says so
+	gso        bool
 }
 
 var (
@@ -93,6 +93,8 @@ func (*link) GSOMaxSize() uint32 { return 1 << 16 }
 
 // SupportedGSO implements stack.GSOEndpoint.
 func (l *link) SupportedGSO() stack.SupportedGSO {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.gso {
 		return stack.HostGSOSupported
 	}
@@ -161,6 +163,13 @@ func (l *link) choke(on bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.choked = on
+}
+
+// offload switches GSO on or off, for connections that begin later.
+func (l *link) offload(on bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gso = on
 }
 
 // inject hands an IP packet to the stack.

@@ -104,7 +104,9 @@ var options = map[string]option{
 	"SO_PROTOCOL":    constantOption("SOL_SOCKET", 6),
 	"SO_PRIORITY":    constantOption("SOL_SOCKET", 0),
 	"SO_ERROR": {"SOL_SOCKET", nil, func(_ *runner, s *sock) (int64, tcpip.Error) {
-		return constants[string(errnoOf(s.ep.LastError()))], nil
+		err := s.ep.LastError()
+		s.reported = s.reported || err != nil
+		return constants[string(errnoOf(err))], nil
 	}},
 	"SO_ACCEPTCONN": {"SOL_SOCKET", nil, func(_ *runner, s *sock) (int64, tcpip.Error) {
 		if s.listening {
@@ -236,7 +238,7 @@ func doGetsockopt(r *runner, c *call) outcome {
 		return returned(0)
 	}
 	if want := r.intArg(c, 3); uint32(want) != uint32(v) {
-		return wrong("["+exprText(Int{v})+"]", "%s is %d, not %d", name, v, want)
+		return wrong(exprText(Int{want}), exprText(Int{v}), "%s is another", name)
 	}
 	return returned(0)
 }
@@ -302,7 +304,7 @@ func (r *runner) getSpecial(c *call, s *sock, name string) outcome {
 			return failed(errnoOf(err))
 		}
 		if want, ok := c.arg(3).(Str); ok && want.V != string(v) {
-			return wrong(string(v), "TCP_CONGESTION is %q, not %q", v, want.V)
+			return wrong(want.V, string(v), "TCP_CONGESTION is another")
 		}
 		return returned(0)
 	case "SO_LINGER":
@@ -313,7 +315,7 @@ func (r *runner) getSpecial(c *call, s *sock, name string) outcome {
 		}
 		got := Struct{[]Field{{Name: "onoff", V: Int{on}}, {Name: "linger", V: Int{int64(l.Timeout / time.Second)}}}}
 		if want := exprText(c.arg(3)); want != exprText(got) {
-			return wrong(exprText(got), "SO_LINGER is not %s", want)
+			return wrong(want, exprText(got), "SO_LINGER is another")
 		}
 		return returned(0)
 	case "TCP_REPAIR_OPTIONS", "TCP_REPAIR_WINDOW", "TCP_TIMESTAMP":
