@@ -197,10 +197,20 @@ func (c *Conn) sampleRTT(now Time, s *Segment, d *delivery, advanced bool) {
 	case d.sampled && !d.repeated:
 		c.rtt.sample(at.Sub(d.sample))
 	case advanced && c.tstamp.on && s.Options.HasTS && s.Options.TSEcr != 0 && d.fresh:
-		if rtt, ok := c.tstamp.elapsed(at, s.Options.TSEcr); ok {
+		if rtt, ok := c.tstamp.elapsed(at, s.Options.TSEcr); ok && !c.lateEcho(at, s, d) {
 			c.rtt.sample(rtt)
 		}
 	}
+}
+
+// lateEcho reports whether a timestamp tells how long a lost acknowledgement
+// was missed, rather than the round trip. A segment that arrives twice is
+// answered twice, with the timestamp of the first: if the first answer is lost,
+// the second looks very late. It can only be told from a late one by coming
+// sooner than an answer to the retransmission could. To take it would make the
+// timeout feed on itself: the longer it is, the longer the next sample.
+func (c *Conn) lateEcho(at Time, s *Segment, d *delivery) bool {
+	return d.repeated && int32(s.Options.TSEcr-c.tstamp.value(d.resent)) < 0 && at.Sub(d.resent) >= c.rtt.min
 }
 
 // arrival is when the segment reached the host.

@@ -200,3 +200,47 @@ func TestTailLossProbe(t *testing.T) {
 		t.Errorf("window %d segments after the loss, %d before", got, flight)
 	}
 }
+
+// A lost acknowledgement is no long round trip, though the timestamp it would
+// have echoed comes late: the timeout must not feed on itself.
+func TestLostAcknowledgementsDoNotStretchTheTimeout(t *testing.T) {
+	w := established(t, func(a, b *Config) { a.SACK = false })
+	w.warm()
+	acks := 0
+	w.fated(func(from *host, s *Segment, _ int) (time.Duration, int) {
+		if from == w.b {
+			if acks++; acks%3 == 1 { // the first answer of every second exchange
+				return 0, 0
+			}
+		}
+		return 0, 1
+	})
+	for range 40 {
+		w.pump(w.a, noise(100, 2), time.Minute)
+	}
+	if rto := w.a.c.rtt.base(&w.a.c.cfg); rto > 300*time.Millisecond {
+		t.Errorf("timeout %v on a path of %v", rto, 2*w.delay)
+	}
+	if n := w.a.c.Counters(); n.Timeouts < 20 {
+		t.Errorf("%d timeouts: this tests nothing", n.Timeouts)
+	}
+}
+
+// When the path becomes longer than the timeout, the timeout follows.
+func TestTimeoutFollowsALongerPath(t *testing.T) {
+	for _, stamps := range []bool{true, false} {
+		w := established(t, func(a, b *Config) { a.Timestamps = stamps })
+		w.warm()
+		w.delay = time.Second
+		for range 10 {
+			w.pump(w.a, noise(100, 2), time.Minute)
+		}
+		before := w.a.c.Counters().Timeouts
+		for range 10 {
+			w.pump(w.a, noise(100, 2), time.Minute)
+		}
+		if n := w.a.c.Counters().Timeouts - before; n > 0 {
+			t.Errorf("timestamps %v: %d timeouts in ten round trips of 2 s, timeout %v", stamps, n, w.a.c.rtt.timeout(&w.a.c.cfg))
+		}
+	}
+}

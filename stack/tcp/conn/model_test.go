@@ -30,43 +30,64 @@ import (
 // It makes a few hundred conversations, or as many as -rapid.checks says. One
 // that fails is kept in testdata/rapid and tried again each time.
 func TestConversationModel(t *testing.T) {
-	asked := false
-	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "rapid.checks" })
-	if !asked {
-		const few = "300"
-		if err := flag.Set("rapid.checks", few); err != nil {
-			t.Fatal(err)
-		}
-	}
+	unlessAsked(t, "rapid.checks", "300")
+	unlessAsked(t, "rapid.steps", "100")
 	rapid.Check(t, converse)
 }
 
-// converse is one conversation.
+// unlessAsked gives a flag a default of this test's.
+func unlessAsked(t *testing.T, name, value string) {
+	t.Helper()
+	asked := false
+	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == name })
+	if asked {
+		return
+	}
+	was := flag.Lookup(name).Value.String()
+	if err := flag.Set(name, value); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { flag.Set(name, was) })
+}
+
+// converse is one conversation. Of a list rapid prefers what stands first; so
+// what keeps it going does.
 func converse(t *rapid.T) {
 	m := newModel(t)
 	t.Repeat(map[string]func(*rapid.T){
-		"":         m.invariants,
-		"write":    func(t *rapid.T) { m.write(m.side(t), sizes.Draw(t, "bytes")) },
-		"read":     func(t *rapid.T) { m.read(m.side(t), sizes.Draw(t, "bytes")) },
-		"pass":     func(t *rapid.T) { m.pass(time.Duration(waits.Draw(t, "wait"))) },
-		"wait":     func(t *rapid.T) { m.pass(time.Duration(waits.Draw(t, "wait"))) }, // twice as likely
-		"shutdown": func(t *rapid.T) { m.shutdown(m.side(t)) },
-		"abort":    m.abort,
-		"buffer":   m.resize,
-		"options":  m.options,
-		"freeze":   func(t *rapid.T) { m.freeze(m.side(t)) },
-		"thaw":     func(t *rapid.T) { m.thaw(m.side(t), rapid.SampledFrom(thaws).Draw(t, "mode")) },
-		"dark":     func(t *rapid.T) { m.dark = m.w.now.Add(time.Duration(waits.Draw(t, "wait"))) },
+		"":           m.invariants,
+		"1 write":    func(t *rapid.T) { m.write(m.side(t), sizes.Draw(t, "bytes")) },
+		"2 wait":     func(t *rapid.T) { m.pass(waits.Draw(t, "wait")) },
+		"3 read":     func(t *rapid.T) { m.read(m.side(t), sizes.Draw(t, "bytes")) },
+		"4 drain":    func(t *rapid.T) { m.read(m.side(t), 1<<20) },
+		"5 freeze":   func(t *rapid.T) { m.freeze(m.side(t)) },
+		"6 thaw":     func(t *rapid.T) { m.thaw(m.side(t), rapid.SampledFrom(thaws).Draw(t, "mode")) },
+		"7 buffer":   m.resize,
+		"8 options":  m.options,
+		"9 dark":     func(t *rapid.T) { m.dark = m.w.now.Add(waits.Draw(t, "wait")) },
+		"A shutdown": m.maybeShutdown,
+		"B abort":    m.maybeAbort,
 	})
 	m.finish()
 }
 
 var (
-	sizes = rapid.OneOf(rapid.IntRange(1, 100), rapid.IntRange(1, 20_000))
-	waits = rapid.OneOf(rapid.Int64Range(0, int64(5*time.Millisecond)), rapid.Int64Range(0, int64(time.Second)),
-		rapid.Int64Range(0, int64(20*time.Second)))
-	thaws = []repair.Mode{repair.Off, repair.OffNoProbe}
+	sizes   = rapid.SampledFrom([]int{1448, 20_000, 100, 1, 5000, 3000, 9999, 1449, 500, 17})
+	waits   = rapid.SampledFrom([]time.Duration{20 * time.Millisecond, time.Millisecond, 200 * time.Millisecond, 0, 3 * time.Second, 41 * time.Millisecond, 20 * time.Second, time.Second})
+	buffers = rapid.SampledFrom([]int{65535, 5000, 200_000, 1000, 20_000, 1, 100})
+	delays  = rapid.SampledFrom([]time.Duration{10 * time.Millisecond, time.Millisecond, 0, 100 * time.Millisecond})
+	thaws   = []repair.Mode{repair.Off, repair.OffNoProbe}
 )
+
+// seldom is true once in 2^n times.
+func seldom(t *rapid.T, n int) bool {
+	for range n {
+		if !rapid.Bool().Draw(t, "really") {
+			return false
+		}
+	}
+	return true
+}
 
 // longestFreeze is how long the model leaves a connection frozen: not so long
 // that its peer gives it up.
@@ -80,10 +101,9 @@ type model struct {
 	path    struct{ lose, twice, late float64 }
 	dark    Time // the path loses everything until then
 
-	simultaneous bool
-	accepted     bool // b has seen a's SYN, or sent its own
-	over         bool // somebody aborted: the streams may end early
-	users        [2]*user
+	accepted bool // b has seen a's SYN, or sent its own
+	over     bool // somebody aborted: the streams may end early
+	users    [2]*user
 }
 
 // user is what one end's user has done and is owed.
@@ -111,7 +131,7 @@ func newModel(t *rapid.T) *model {
 	m := &model{w: newWorld(failer{t: t})}
 	seed := rapid.Uint64().Draw(t, "seed")
 	m.rng = rand.New(rand.NewPCG(seed, 1))
-	m.w.delay = time.Duration(rapid.Int64Range(0, int64(100*time.Millisecond)).Draw(t, "delay"))
+	m.w.delay = delays.Draw(t, "delay")
 	if rapid.Bool().Draw(t, "bad path") {
 		m.path.lose = rapid.Float64Range(0, 0.3).Draw(t, "loss")
 		m.path.twice = rapid.Float64Range(0, 0.2).Draw(t, "duplication")
@@ -123,9 +143,8 @@ func newModel(t *rapid.T) *model {
 		m.configs[i] = drawConfig(t, h.name)
 		m.users[i] = &user{host: h, most: [2]int{m.configs[i].RcvBuf, m.configs[i].SndBuf}}
 	}
-	m.simultaneous = rapid.IntRange(0, 9).Draw(t, "simultaneous") == 0
 	m.w.a.c.Connect(m.w.now, &m.configs[0])
-	if m.simultaneous {
+	if seldom(t, 3) { // both open at the same time
 		m.accepted = true
 		m.w.b.c.Connect(m.w.now, &m.configs[1])
 	}
@@ -136,13 +155,12 @@ func newModel(t *rapid.T) *model {
 // sequence numbers that like to wrap.
 func drawConfig(t *rapid.T, name string) Config {
 	bit := func(what string) bool { return rapid.Bool().Draw(t, name+" "+what) }
-	buf := rapid.OneOf(rapid.IntRange(1, 3000), rapid.IntRange(1, 200_000))
 	c := Config{
 		ISS:           seqnum.Value(rapid.OneOf(rapid.Uint32(), rapid.Uint32Range(0xffff0000, 0xffffffff), rapid.Uint32Range(0x7fff0000, 0x80000000)).Draw(t, name+" ISS")),
 		TSOffset:      rapid.Uint32().Draw(t, name+" TS offset"),
-		MSS:           uint16(rapid.SampledFrom([]int{88, 100, 536, 1220, 1460, 1460, 8960}).Draw(t, name+" MSS")),
-		RcvBuf:        buf.Draw(t, name+" receive buffer"),
-		SndBuf:        buf.Draw(t, name+" send buffer"),
+		MSS:           uint16(rapid.SampledFrom([]int{1460, 536, 8960, 88, 1220, 100}).Draw(t, name+" MSS")),
+		RcvBuf:        buffers.Draw(t, name+" receive buffer"),
+		SndBuf:        buffers.Draw(t, name+" send buffer"),
 		WindowScaling: bit("scaling"),
 		Timestamps:    bit("timestamps"),
 		SACK:          bit("SACK"),
@@ -363,6 +381,12 @@ func (m *model) read(u *user, n int) (took int) {
 	return took
 }
 
+func (m *model) maybeShutdown(t *rapid.T) {
+	if u := m.side(t); seldom(t, 2) {
+		m.shutdown(u)
+	}
+}
+
 // shutdown closes the user's direction.
 func (m *model) shutdown(u *user) {
 	switch err := u.c.Shutdown(m.w.now, false, true); {
@@ -376,10 +400,10 @@ func (m *model) shutdown(u *user) {
 	m.settle()
 }
 
-// abort ends it all, once in a while.
-func (m *model) abort(t *rapid.T) {
+// maybeAbort ends it all, once in a while.
+func (m *model) maybeAbort(t *rapid.T) {
 	u := m.side(t)
-	if rapid.IntRange(0, 19).Draw(t, "really") != 0 || u.host == m.w.b && !m.accepted {
+	if !seldom(t, 3) || u.host == m.w.b && !m.accepted {
 		return
 	}
 	m.over = true
@@ -397,7 +421,7 @@ func (m *model) resize(t *rapid.T) {
 	if u.host == m.w.b && !m.accepted {
 		return
 	}
-	size := rapid.IntRange(1, 100_000).Draw(t, "bytes")
+	size := buffers.Draw(t, "bytes")
 	if rapid.Bool().Draw(t, "receive") {
 		u.c.SetBuffers(m.w.now, size, 0)
 	} else {

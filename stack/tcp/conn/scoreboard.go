@@ -86,6 +86,7 @@ type delivery struct {
 	fresh     bool   // something was delivered
 	original  bool   // a segment that was never retransmitted was
 	repeated  bool   // a segment that was retransmitted was acknowledged
+	resent    Time   // when such a one last was
 	reordered bool   // an original lay below the highest delivered before it
 	last      moment // the last sent of all that was delivered
 	lastEver  bool   // that one had been retransmitted
@@ -196,6 +197,7 @@ func (b *scoreboard) drop(n int) {
 func (b *scoreboard) note(r *record, d *delivery) {
 	if r.is(recEver) {
 		d.repeated = true
+		d.resent = max(d.resent, r.sent)
 		return
 	}
 	d.original = true

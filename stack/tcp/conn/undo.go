@@ -69,5 +69,4 @@ func (c *Conn) undo(now Time) {
 	c.loss.undo.end()
 	c.loss.frto = false
 	c.loss.phase = phaseOpen
-	c.rtt.backoff = 0
 }
