@@ -36,7 +36,7 @@ func (c *Conn) ack(now Time, s *Segment) {
 	c.sampleRTT(now, s, &d, advanced)
 	c.tailAcked(now, s.Ack, dsack, d.bytes > 0)
 	if c.cfg.rack {
-		c.loss.rack.update(now, &d, c.rtt.min)
+		c.loss.rack.update(s.arrival(now), &d, c.rtt.min)
 	}
 	if k := &c.loss.rack; k.dsackSeen && k.dsackAt.LessThanEq(c.snd.una) {
 		k.dsackSeen = false // its round trip is over

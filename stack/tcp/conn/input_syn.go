@@ -127,7 +127,11 @@ func (c *Conn) checkSYN(now Time, s *Segment) DropReason {
 			c.oweAck()
 			return NotDropped
 		case again && !ack:
-			// The peer did not hear our SYN-ACK.
+			// The peer did not hear our SYN-ACK. The answer echoes this SYN, or
+			// the peer would take its own timeout for a round trip.
+			if c.tstamp.on && s.Options.HasTS && c.tstamp.fresh(s) {
+				c.tstamp.start(s.Options.TSVal, now)
+			}
 			c.oweSYN(now)
 			return DropInvalidSYN
 		case c.passive && c.position(s) == NotDropped:

@@ -160,7 +160,11 @@ func (c *Conn) reduce(now Time, to phase, why cc.Signal, news int64) {
 	if c.loss.phase < phaseCWR {
 		c.cc.OnCongestion(cc.Congestion{Now: int64(now), Signal: why, Flight: c.flightBefore(), MSS: c.segmentSize()})
 		c.loss.undo.begin(c, now)
-		c.loss.prr.begin(c.cc.Threshold(), c.undelivered()+news, c.flight())
+		first := int64(0)
+		if to == phaseRecovery {
+			first = int64(c.segmentSize())
+		}
+		c.loss.prr.begin(c.cc.Threshold(), c.undelivered()+news, c.flight(), first)
 	}
 	c.ecn.cwr = c.cfg.ecn // for whatever reason it was reduced (RFC 3168 section 6.1.2)
 	c.loss.phase = to

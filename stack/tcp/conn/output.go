@@ -247,6 +247,9 @@ func (c *Conn) mayCarry(now Time, probe bool) (n seqnum.Size, fin bool) {
 // packetsFull reports whether as many packets are in flight as the congestion
 // window has segments: small ones are not for free (Linux counts only packets).
 func (c *Conn) packetsFull(size int) bool {
+	if c.loss.phase == phaseCWR || c.loss.phase == phaseRecovery {
+		return false // the window is what is in flight and a little more, in bytes
+	}
 	return c.packetsOut() >= max(c.cwnd()/int64(max(size, 1)), 1)
 }
 

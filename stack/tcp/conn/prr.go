@@ -9,11 +9,13 @@ type prrState struct {
 	delivered int64 // since it began
 	out       int64 // sent since it began
 	window    int64
-	started   bool // the first retransmission has been allowed
+	first     int64 // what may be sent at once, whatever the proportion says
 }
 
-func (p *prrState) begin(threshold, before, flight int64) {
-	*p = prrState{threshold: threshold, before: max(before, 1), window: flight}
+// begin starts a reduction with flight bytes in the network. first is a
+// segment where there is one to retransmit.
+func (p *prrState) begin(threshold, before, flight, first int64) {
+	*p = prrState{threshold: threshold, before: max(before, 1), window: flight + first, first: first}
 }
 
 // update sets the window after delivered bytes were delivered with flight
@@ -33,9 +35,8 @@ func (p *prrState) update(delivered, flight int64, mss int, safe bool) {
 		}
 		n = min(p.threshold-flight, limit)
 	}
-	if !p.started {
-		n = max(n, int64(mss)) // the first retransmission goes at once
-		p.started = true
+	if p.out == 0 {
+		n = max(n, p.first)
 	}
 	p.window = flight + max(n, 0)
 }

@@ -102,6 +102,7 @@ const minReassembly = 64 << 10
 // takeOutOfOrder keeps data that came early, and a FIN that came early.
 func (c *Conn) takeOutOfOrder(now Time, s *Segment) DropReason {
 	verdict := NotDropped
+	fin := s.End() - 1
 	if s.DataLen() != 0 {
 		c.stats.OutOfOrder++
 		if !c.reasm.tidy(&s.Payload, max(c.recvq.max, minReassembly)) {
@@ -121,7 +122,7 @@ func (c *Conn) takeOutOfOrder(now Time, s *Segment) DropReason {
 		}
 	}
 	if s.Has(header.TCPFlagFin) {
-		c.reasm.setFIN(s.End() - 1)
+		c.reasm.setFIN(fin)
 	}
 	c.delack.startQuick()
 	c.oweDuplicate()

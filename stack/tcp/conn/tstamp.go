@@ -58,5 +58,6 @@ func (t *timestampState) elapsed(now Time, ecr uint32) (ago time.Duration, ok bo
 	if ms < 0 || t.thawed != 0 && int32(ecr-t.value(t.thawed)) < 0 {
 		return 0, false
 	}
-	return time.Duration(ms) * time.Millisecond, true
+	// Less than a tick is not nothing.
+	return time.Duration(max(ms, 1)) * time.Millisecond, true
 }
