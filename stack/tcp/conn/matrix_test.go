@@ -357,7 +357,10 @@ func (s *subject) judge(in Segment, w want) (faults []string) {
 	if got := s.c.timers.at[timerTimeWait] != timeWait; got != w.restart {
 		fault("TIME-WAIT timer set anew: %v, want %v", got, w.restart)
 	}
-	if got := s.c.tstamp.recent; got != recent && w.reason != NotDropped && w.reason != DropZeroWindow {
+	// A SYN seen again is refused but echoed: it reaches the left edge of what
+	// was last acknowledged. https://www.rfc-editor.org/rfc/rfc7323#section-4.3 (2)
+	again := in.Has(header.TCPFlagSyn) && !in.Has(header.TCPFlagAck) && in.Seq == s.v.irs && s.v.state == StateSynReceived
+	if got := s.c.tstamp.recent; got != recent && !again && w.reason != NotDropped && w.reason != DropZeroWindow {
 		// RFC 7323 section 4.3, and RFC 5961 section 5.2: what is discarded
 		// leaves nothing behind that could make later segments look stale.
 		fault("TS.Recent %d, want %d", got, recent)
