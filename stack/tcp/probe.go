@@ -170,7 +170,7 @@ func probeSender(i *conn.Info) TCPSenderState {
 			FACK:          i.RACK.FACK,
 			RTT:           i.RACK.RTT,
 			Reord:         i.Reordering,
-			DSACKSeen:     i.RACK.DSACK,
+			DSACKSeen:     i.Counters.DSACKs > 0,
 			ReoWnd:        i.RACK.Window,
 			ReoWndIncr:    i.RACK.Steps,
 			ReoWndPersist: int8(i.RACK.Persist),
