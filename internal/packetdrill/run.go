@@ -122,6 +122,7 @@ func Run(ctx context.Context, s *Script, cfg Config) (res Result) {
 		r.line = s.Init.Line
 		r.command(s.Init)
 	}
+	r.begun = r.clock.Elapsed()
 	for i := range s.Events {
 		if ctx.Err() != nil {
 			r.fail("cancelled")
@@ -176,7 +177,7 @@ func (r *runner) note(format string, args ...any) {
 }
 
 // now is the time since the script began.
-func (r *runner) now() time.Duration { return r.clock.Elapsed() }
+func (r *runner) now() time.Duration { return r.clock.Elapsed() - r.begun }
 
 // event plays one event.
 func (r *runner) event(e *Event) {
@@ -222,7 +223,7 @@ func (r *runner) settle() {
 
 // step runs the next timer if it is not after limit.
 func (r *runner) step(limit time.Duration) bool {
-	if next, ok := r.clock.Next(); !ok || next > limit {
+	if next, ok := r.clock.Next(); !ok || next-r.begun > limit {
 		return false
 	}
 	if r.steps++; r.steps > r.cfg.MaxSteps {
@@ -238,7 +239,7 @@ func (r *runner) runTo(t time.Duration) {
 	for r.step(t) {
 	}
 	if t > r.now() {
-		r.clock.RunUntil(t)
+		r.clock.RunUntil(r.begun + t)
 	}
 }
 
