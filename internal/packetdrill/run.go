@@ -73,6 +73,7 @@ type runner struct {
 	line  int           // of the event being played
 	text  string        // the event itself
 	last  time.Duration // when the event before it happened
+	begun time.Duration // when the script began, on the clock
 	steps int
 	files map[int]file
 	// nameless are files whose numbers have been used again.
