@@ -79,6 +79,7 @@ func (e *Endpoint) config(now conn.Time) conn.Config {
 		TimeWait:         o.timeWait,
 		FinWait2:         e.finWait2(o),
 		InvalidRateLimit: e.proto.invalidRateLimit(),
+		NoIdleRestart:    o.tuning.NoIdleRestart,
 		DelayedACK:       !o.tuning.NoDelayedACK, // and only where an exchange is interactive
 		RACK:             o.recovery&tcpip.TCPRACKLossDetection != 0,
 		Congestion:       e.settings.congestion,

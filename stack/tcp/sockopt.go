@@ -143,7 +143,7 @@ func (e *Endpoint) readQueue() (int, tcpip.Error) {
 	if e.EndpointState() == StateListen {
 		return 0, &tcpip.ErrInvalidEndpointState{}
 	}
-	return e.conn.Readable(), nil
+	return e.conn.Unread(), nil
 }
 
 // SetSockOpt implements tcpip.Endpoint. Options that TCP does not have are

@@ -16,6 +16,9 @@ type Tuning struct {
 	// NoDelayedACK acknowledges every batch of data at once, in interactive
 	// exchanges too.
 	NoDelayedACK bool
+	// NoIdleRestart keeps the congestion window however long a connection sent
+	// nothing (Linux tcp_slow_start_after_idle=0).
+	NoIdleRestart bool
 	// ECN says when congestion notification is used.
 	ECN ECNMode
 }

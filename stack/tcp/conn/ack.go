@@ -210,7 +210,7 @@ func (c *Conn) sampleRTT(now Time, s *Segment, d *delivery, advanced bool) {
 // sooner than an answer to the retransmission could. To take it would make the
 // timeout feed on itself: the longer it is, the longer the next sample.
 func (c *Conn) lateEcho(at Time, s *Segment, d *delivery) bool {
-	return d.repeated && int32(s.Options.TSEcr-c.tstamp.value(d.resent)) < 0 && at.Sub(d.resent) >= c.rtt.min
+	return d.repeated && int32(s.Options.TSEcr-c.tstamp.value(d.resent)) < 0 && max(at.Sub(d.resent), minRTT) >= c.rtt.min
 }
 
 // arrival is when the segment reached the host.

@@ -74,6 +74,9 @@ type Config struct {
 	// DelayedACK lets acknowledgements wait for data or a second segment, as
 	// RFC 1122 section 4.2.3.2 says. Off: one per batch of input.
 	DelayedACK bool
+	// NoIdleRestart keeps the congestion window however long nothing was sent
+	// (Linux tcp_slow_start_after_idle=0).
+	NoIdleRestart bool
 	// RACK selects RFC 8985 loss detection where SACK is in use.
 	RACK bool
 

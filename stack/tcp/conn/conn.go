@@ -94,6 +94,7 @@ type params struct {
 	advMSS              uint16
 	pathMSS             uint16
 	delayedACK, rack    bool
+	noIdleRestart       bool
 	congestion          string
 	scaling, sack, ecn  bool // offered; after the handshake: agreed
 }
@@ -149,6 +150,7 @@ func (c *Conn) init(now Time, cfg *Config) {
 		delayedACK: cfg.DelayedACK,
 
 		invalidRateLimit: cfg.InvalidRateLimit,
+		noIdleRestart:    cfg.NoIdleRestart,
 		rack:             cfg.RACK,
 		scaling:          cfg.WindowScaling,
 		sack:             cfg.SACK,

@@ -244,3 +244,17 @@ func TestTimeoutFollowsALongerPath(t *testing.T) {
 		}
 	}
 }
+
+// A long transfer with losses keeps no list of all its retransmissions.
+func TestRetransmissionsAreForgotten(t *testing.T) {
+	for _, able := range []bool{true, false} {
+		w := established(t, func(a, b *Config) { a.SACK, a.RACK = able, able })
+		w.losing(func(n int) bool { return n%50 == 7 })
+		most := 0
+		w.wiretap = func(*host, *Segment) { most = max(most, len(w.a.c.board.rtxq), len(w.a.c.board.lost)) }
+		w.pump(w.a, noise(10<<20, 1), time.Hour)
+		if n := w.a.c.Counters().Retransmits; n < 100 || most > 50 {
+			t.Errorf("SACK and RACK %v: %d of %d retransmissions remembered at once", able, most, n)
+		}
+	}
+}

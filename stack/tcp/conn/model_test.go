@@ -109,11 +109,12 @@ type model struct {
 // user is what one end's user has done and is owed.
 type user struct {
 	*host
+	lastSaid       int  // bytes of its last words, about
 	sent, compared int  // bytes written; read and compared
 	shut           bool // has closed its direction
 	frozenAt       Time
 	most           [2]int // the largest its buffers have been: receive, send
-	waitsToWrite   bool
+	mostSegments   int    // that have been outstanding
 }
 
 // failer lets a world fail a rapid test.
@@ -313,10 +314,10 @@ func (m *model) bounded(u *user) {
 	if held, most := c.sendq.size(), u.most[1]; held > most {
 		m.w.t.Fatalf("%s holds %d bytes of its user, its buffer was never more than %d", u.name, held, most)
 	}
-	recs := len(c.board.recs)
+	u.mostSegments = max(u.mostSegments, len(c.board.recs))
 	for what, n := range map[string]int{"retransmissions": len(c.board.rtxq), "losses": len(c.board.lost)} {
-		if n > 4*recs+16 {
-			m.w.t.Fatalf("%s remembers %d %s of %d segments", u.name, n, what, recs)
+		if n > 4*u.mostSegments+16 {
+			m.w.t.Fatalf("%s remembers %d %s, of %d segments at most", u.name, n, what, u.mostSegments)
 		}
 	}
 	if len(c.reasm.spans) > max(u.most[0], 16) {
@@ -340,7 +341,6 @@ func (m *model) write(u *user, n int) (took int) {
 	}
 	took, err := u.c.Write(m.w.now, bytes.NewReader(p), n, false)
 	u.sent += took
-	u.waitsToWrite = took < n && (err == nil || err == ErrWouldBlock)
 	switch {
 	case err == nil || err == ErrWouldBlock || m.over:
 	case err == ErrClosedForSend && u.shut:
@@ -382,7 +382,7 @@ func (m *model) read(u *user, n int) (took int) {
 }
 
 func (m *model) maybeShutdown(t *rapid.T) {
-	if u := m.side(t); seldom(t, 2) {
+	if u := m.side(t); seldom(t, 4) {
 		m.shutdown(u)
 	}
 }
@@ -403,7 +403,7 @@ func (m *model) shutdown(u *user) {
 // maybeAbort ends it all, once in a while.
 func (m *model) maybeAbort(t *rapid.T) {
 	u := m.side(t)
-	if !seldom(t, 3) || u.host == m.w.b && !m.accepted {
+	if !seldom(t, 7) || u.host == m.w.b && !m.accepted {
 		return
 	}
 	m.over = true
@@ -478,8 +478,12 @@ func (m *model) finish() {
 	for _, u := range m.users {
 		m.thaw(u, repair.Off)
 		o := u.c.Options()
-		o.Cork = false
+		o.Cork, o.Clamp = false, 0
 		u.c.SetOptions(m.w.now, o)
+		const enough = 5000 // a byte at a time takes for ever, rightly
+		if rcv, _ := u.c.Buffers(); rcv < enough && u.c.State().Synchronized() {
+			u.c.SetBuffers(m.w.now, enough, 0)
+		}
 	}
 	const patience = 6 * time.Hour
 	m.until(patience, "both have read everything", func() bool {
@@ -515,7 +519,7 @@ func (m *model) conclude(u *user) bool {
 		return m.over
 	}
 	if !u.shut && u.c.State().Synchronized() && u.c.State() != StateClosed {
-		m.shutdown(u)
+		m.lastWords(u)
 	}
 	if u.events&EventReadable != 0 || u.c.Readable() == 0 {
 		u.events &^= EventReadable
@@ -526,6 +530,20 @@ func (m *model) conclude(u *user) bool {
 		return true
 	}
 	return u.closed && u.shut && u.c.Unacked() == 0
+}
+
+// lastWords has a user write a little more, as it is told that there is room,
+// and then close its direction.
+func (m *model) lastWords(u *user) {
+	const words = 3000
+	if u.lastSaid > 0 && u.events&EventWritable == 0 {
+		return
+	}
+	u.events &^= EventWritable
+	u.lastSaid += max(m.write(u, words-u.lastSaid), 1) // 1: it has tried
+	if u.lastSaid >= words || m.over {
+		m.shutdown(u)
+	}
 }
 
 // until lets time pass until done, which must come within limit.

@@ -304,6 +304,8 @@ func (c *Conn) sentNew(now Time, n seqnum.Size, fin bool) {
 	c.snd.last = now
 	c.stats.BytesSent += uint64(n)
 	c.user.uncork, c.user.force = false, false
+	c.timers.stop(timerCork)
+	c.armCork(now)
 	c.acknowledged(now, n > 0)
 	c.loss.prr.out += int64(n)
 	c.loss.usage.note(c.snd.una, c.snd.nxt, c.flight(), false)
@@ -317,7 +319,7 @@ func (c *Conn) sentNew(now Time, n seqnum.Size, fin bool) {
 // than the retransmission timeout.
 // https://www.rfc-editor.org/rfc/rfc5681#section-4.1
 func (c *Conn) restartIdle(now Time) {
-	if !c.board.empty() || c.snd.last == 0 {
+	if !c.board.empty() || c.snd.last == 0 || c.cfg.noIdleRestart {
 		return
 	}
 	rto := c.rtt.timeout(&c.cfg)

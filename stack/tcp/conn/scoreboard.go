@@ -181,6 +181,9 @@ func (b *scoreboard) ack(una seqnum.Value, d *delivery) {
 	for len(b.rtxq) > 0 && b.rtxq[0].seq.LessThan(una) {
 		b.rtxq = b.rtxq[1:]
 	}
+	for len(b.lost) > 0 && b.lost[0].LessThan(una) {
+		b.lost = b.lost[1:]
+	}
 }
 
 // drop removes the first n records.

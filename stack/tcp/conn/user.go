@@ -112,6 +112,10 @@ func (c *Conn) Readable() int {
 	return int(c.recvq.size())
 }
 
+// Unread is how many bytes have been received in order and not read, frozen or
+// not.
+func (c *Conn) Unread() int { return int(c.recvq.size()) }
+
 // ReadEnded reports whether the peer's stream is at its end: once Readable is
 // zero, Read will not block.
 func (c *Conn) ReadEnded() bool {

@@ -274,3 +274,6 @@ func (w *world) states() string { return fmt.Sprintf("%s %s", w.a.c.State(), w.b
 
 // payload makes a buffer of p.
 func payload(p []byte) buffer.Buffer { return buffer.MakeWithData(p) }
+
+// newBytes returns a reader of n bytes.
+func newBytes(n int) *bytes.Reader { return bytes.NewReader(make([]byte, n)) }
