@@ -148,8 +148,11 @@ func doConnect(r *runner, c *call) outcome {
 	if e != "" {
 		return failed(e)
 	}
-	if c.tried {
+	switch {
+	case c.tried:
 		return r.connected(c, s)
+	case s.listening:
+		return failed("EISCONN") // Linux's socket layer does not ask the protocol
 	}
 	a, family := r.address(c, 1, netip.AddrPortFrom(r.set.remote, r.set.connect))
 	if family == constants["AF_UNSPEC"] {
