@@ -23,6 +23,8 @@ func tune(s *stack.Stack, name, value string) (bool, error) {
 		t.NoTimestamps = n == 0
 	case "net.ipv4.tcp_window_scaling":
 		t.NoWindowScaling = n == 0
+	case "net.ipv4.tcp_slow_start_after_idle":
+		t.NoIdleRestart = n == 0
 	case "net.ipv4.tcp_ecn":
 		t.ECN = tcp.ECNMode(n)
 	default:

@@ -30,6 +30,7 @@ var defaultSysctls = [][2]string{
 	{"net.ipv4.tcp_synack_retries", "5"},
 	{"net.ipv4.tcp_sack", "1"},
 	{"net.ipv4.tcp_congestion_control", "cubic"},
+	{"net.ipv4.tcp_slow_start_after_idle", "0"},
 	{"net.ipv4.tcp_recovery", "1"},
 	{"net.ipv4.tcp_ecn", "0"},
 	{"net.ipv4.tcp_syncookies", "1"},
