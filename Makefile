@@ -45,6 +45,17 @@ fuzz: ## run every fuzz target for FUZZTIME (30s)
 bench: ## run the benchmarks whose name matches BENCH (all)
 	$(GO) test -p 1 -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
+.PHONY: portable
+portable: ## build and vet what embedders ship, for every system they ship it on
+	@for os in linux darwin windows freebsd; do for arch in amd64 arm64; do \
+		echo "$$os/$$arch"; \
+		GOOS=$$os GOARCH=$$arch $(GO) vet ./stack/tcp/... ./stack/repair || exit 1; \
+	done; done
+
+.PHONY: golden
+golden: ## recompute testdata/netsim and fail on a difference; UPDATE=1 writes it
+	$(GO) test -timeout 60m -run TestGolden ./internal/netsim -golden $(if $(UPDATE),-update)
+
 .PHONY: lint
 lint: ## check formatting, vet, staticcheck
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; fi
