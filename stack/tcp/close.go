@@ -87,6 +87,7 @@ func (e *Endpoint) close(now conn.Time) {
 	linger := e.ops.GetLinger()
 	switch s := e.conn.State(); {
 	case s == conn.StateClosed:
+		e.conn.Release() // what had come before it ended, and was not read
 	case s == conn.StateSynSent:
 		e.giveUp(now, &tcpip.ErrAborted{})
 	case linger.Enabled && linger.Timeout == 0:

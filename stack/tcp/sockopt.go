@@ -179,7 +179,7 @@ func (e *Endpoint) setCongestion(name string) tcpip.Error {
 	}
 	e.settings.congestion = name
 	if e.started {
-		e.conn.SetCongestion(name) // the name is known
+		e.conn.SetCongestion(e.proto.now(), name) // the name is known
 	}
 	return nil
 }

@@ -49,10 +49,15 @@ func (c *Conn) output(now Time, out *Segment) bool {
 		c.owed.acks = left
 		return true
 	}
-	if !c.prefersNew() && c.outputLost(now, out) {
+	if c.prefersNew() && c.outputNew(now, out) {
 		return true
 	}
-	if c.outputNew(now, out) || c.outputProbe(now, out) {
+	if c.outputLost(now, out) || c.outputNew(now, out) || c.outputProbe(now, out) {
+		return true
+	}
+	if c.loss.tail.due && !c.board.empty() {
+		// The probe was to be new data, and that is held back.
+		c.repeatLast(now, out)
 		return true
 	}
 	if c.owed.acks > 0 {
@@ -235,7 +240,7 @@ func (c *Conn) mayCarry(now Time, probe bool) (n seqnum.Size, fin bool) {
 	if n > size && n%size != 0 && (n < unsent || !c.finPending() && c.holdSmall()) {
 		n -= n % size // the tail waits, like any small segment
 	}
-	if n < size && !c.maySendSmall(n, unsent) {
+	if n < size && !(probe && n > 0) && !c.maySendSmall(n, unsent) {
 		return 0, false
 	}
 	// A FIN behind no data goes even into a closed window: what keeps a peer
@@ -339,11 +344,16 @@ func (c *Conn) outputLost(now Time, out *Segment) bool {
 		}
 	}
 	if c.loss.tail.due && !(c.hasUnsent() && c.usableWindow() > 0) && !c.board.empty() {
-		c.retransmit(now, out, &c.board.recs[len(c.board.recs)-1])
-		c.probed(true)
+		c.repeatLast(now, out)
 		return true
 	}
 	return false
+}
+
+// repeatLast sends the last segment again, as a tail loss probe.
+func (c *Conn) repeatLast(now Time, out *Segment) {
+	c.retransmit(now, out, &c.board.recs[len(c.board.recs)-1])
+	c.probed(true)
 }
 
 // retransmit sends a record again.
@@ -372,6 +382,6 @@ func (c *Conn) retransmit(now Time, out *Segment, r *record) {
 	c.countRetransmit()
 	c.acknowledged(now, n > 0)
 	if !c.timers.running(timerRTO) {
-		c.timers.set(timerRTO, now.Add(c.rtt.timeout(&c.cfg)))
+		c.timers.set(timerRTO, c.timeoutAt(now))
 	}
 }

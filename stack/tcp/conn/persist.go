@@ -17,7 +17,7 @@ func (c *Conn) armPersist(now Time) {
 	if c.loss.retries == 0 {
 		c.loss.stalled = now // the user's patience begins with the first probe's wait
 	}
-	c.timers.set(timerPersist, now.Add(c.rtt.timeout(&c.cfg)))
+	c.timers.set(timerPersist, c.timeoutAt(now))
 }
 
 // onPersist owes a probe. The interval doubles; a peer that answers is probed
@@ -44,7 +44,7 @@ func (c *Conn) onPersist(now Time) {
 		return
 	}
 	c.owed.probe = windowProbe
-	c.timers.set(timerPersist, now.Add(c.rtt.timeout(&c.cfg)))
+	c.timers.set(timerPersist, c.timeoutAt(now))
 }
 
 // outputProbe sends a segment below SND.UNA, which the peer must answer. Into a

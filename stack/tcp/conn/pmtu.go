@@ -35,7 +35,7 @@ func (c *Conn) PathMTU(now Time, seq seqnum.Value, mss uint16) DropReason {
 	c.snd.mss = mss
 	if c.board.recut(uint32(c.segmentSize())) {
 		// Not congestion: the window stays, and only its segments are lost.
-		c.timers.set(timerRTO, now.Add(c.rtt.timeout(&c.cfg)))
+		c.timers.set(timerRTO, c.timeoutAt(now))
 	}
 	return NotDropped
 }

@@ -16,8 +16,18 @@ func (c *Conn) armRetransmit(now Time) {
 		return
 	}
 	c.timers.stop(timerPersist)
-	c.timers.set(timerRTO, now.Add(c.rtt.timeout(&c.cfg)))
+	c.timers.set(timerRTO, c.timeoutAt(now))
 	c.armTailLoss(now)
+}
+
+// timeoutAt is when a timeout that begins now ends. Once data has been repeated
+// the user's patience may end sooner (Linux tcp_clamp_rto_to_user_timeout).
+func (c *Conn) timeoutAt(now Time) Time {
+	at := now.Add(c.rtt.timeout(&c.cfg))
+	if t := c.user.opts.UserTimeout; t > 0 && c.loss.retries > 0 {
+		at = max(now, min(at, c.loss.stalled.Add(t)))
+	}
+	return at
 }
 
 // onRTO runs when the retransmission timer expires.
@@ -40,7 +50,7 @@ func (c *Conn) onRTO(now Time) {
 	c.rtt.backOff(&c.cfg)
 	c.loss.retries++
 	c.suspectBlackHole()
-	c.timers.set(timerRTO, now.Add(c.rtt.timeout(&c.cfg)))
+	c.timers.set(timerRTO, c.timeoutAt(now))
 }
 
 // givenUp reports whether the peer has been silent for too long. A peer that

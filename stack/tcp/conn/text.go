@@ -73,6 +73,9 @@ func (c *Conn) takeInOrder(now Time, s *Segment) {
 	c.measureMSS(n)
 	c.timeReceiver(now, s)
 	c.rcv.nxt = c.rcv.nxt.Add(n)
+	if c.reasm.hasFIN && c.reasm.fin.LessThan(c.rcv.nxt) {
+		c.reasm.hasFIN = false // data came where it was said to stand
+	}
 	c.deliver(s)
 	if c.reasm.empty() {
 		c.acknowledgeData(now, n)

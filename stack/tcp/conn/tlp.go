@@ -65,7 +65,7 @@ func (c *Conn) onTailLoss(now Time) {
 	default:
 		return
 	}
-	c.timers.set(timerRTO, now.Add(c.rtt.timeout(&c.cfg)))
+	c.timers.set(timerRTO, c.timeoutAt(now))
 }
 
 // probeRecovery takes the oldest segment for lost after a silence in recovery,

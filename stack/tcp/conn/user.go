@@ -291,10 +291,16 @@ func (c *Conn) Buffers() (rcv, snd int) { return c.recvq.max, c.sendq.max }
 
 // SetCongestion replaces the congestion controller by one of another name,
 // which begins where this one stands. An unknown name is an error.
-func (c *Conn) SetCongestion(name string) error {
-	c.cfg.congestion = name
-	ctl, err := cc.New(name, max(c.segmentSize(), minMSS))
-	if err == nil && c.cc != nil {
+func (c *Conn) SetCongestion(now Time, name string) error {
+	if c.cc == nil {
+		_, err := cc.New(name, DefaultMSS)
+		if err == nil {
+			c.cfg.congestion = name
+		}
+		return err
+	}
+	ctl, err := cc.Restore(cc.State{Name: name, Window: c.cc.Window(), Threshold: c.cc.Threshold()}, int64(now), c.segmentSize())
+	if err == nil {
 		c.cc = ctl
 	}
 	return err
