@@ -141,10 +141,10 @@ func TestECNMarkIsEchoedAndHeeded(t *testing.T) {
 				fromUs := way == "to the kernel"
 				if fromUs {
 					s.wire.Filter(nil, m.pass)
-					must(t, carry(u, k, 4<<20, 1))
+					must(t, carry(u, k, 1<<20, 1))
 				} else {
 					s.wire.Filter(m.pass, nil)
-					must(t, carry(k, u, 4<<20, 1))
+					must(t, carry(k, u, 1<<20, 1))
 				}
 				if !m.marked.Load() {
 					t.Fatal("no segment was capable of ECN")

@@ -18,7 +18,7 @@ import (
 // Most of these tests wait for a kernel's timers, so more of them run at once
 // than there are processors. The command line's -parallel goes before.
 func TestMain(m *testing.M) {
-	if err := flag.Set("test.parallel", "12"); err != nil {
+	if err := flag.Set("test.parallel", "16"); err != nil {
 		panic(err)
 	}
 	os.Exit(netlab.Main(m))

@@ -267,6 +267,8 @@ func TestManyConnectionsAtOnce(t *testing.T) {
 		t.Run(role.name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, nil)
+			// 300 initial windows at once; a full queue would lose a quarter.
+			must(t, setQueue(s.kernel, s.device, 20_000))
 			p := s.listeners()
 			var servers sync.WaitGroup
 			p.serve(&servers, func(c net.Conn) {
@@ -416,7 +418,7 @@ func (s *site) flood(family int, to netip.AddrPort, n int) error {
 // of it stays, whether it was accepted or not.
 func TestResetRightAfterTheHandshake(t *testing.T) {
 	eachFamily(t, func(t *testing.T, family int) {
-		const count = 2000
+		const count = 1000
 		s := newSite(t, nil, func(c *stack.Config) { c.Backlog = 64 })
 		l, err := s.ustack.Listen("tcp", netip.AddrPortFrom(netlab.PeerAddresses[family].Addr(), 0).String())
 		must(t, err)

@@ -66,6 +66,16 @@ func newPath(t *testing.T) *path {
 
 // setMTU changes a device's MTU.
 func setMTU(ns *netlab.Namespace, device string, mtu int) error {
+	return setDevice(ns, device, "SIOCSIFMTU", unix.SIOCSIFMTU, mtu)
+}
+
+// setQueue changes how many frames may wait at a device.
+func setQueue(ns *netlab.Namespace, device string, frames int) error {
+	return setDevice(ns, device, "SIOCSIFTXQLEN", unix.SIOCSIFTXQLEN, frames)
+}
+
+// setDevice changes a number that a device has.
+func setDevice(ns *netlab.Namespace, device, name string, request uint, value int) error {
 	return ns.Do(func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
@@ -76,8 +86,8 @@ func setMTU(ns *netlab.Namespace, device string, mtu int) error {
 		if err != nil {
 			return err
 		}
-		ifr.SetUint32(uint32(mtu))
-		return os.NewSyscallError("SIOCSIFMTU", unix.IoctlIfreq(fd, unix.SIOCSIFMTU, ifr))
+		ifr.SetUint32(uint32(value))
+		return os.NewSyscallError(name, unix.IoctlIfreq(fd, request, ifr))
 	})
 }
 
