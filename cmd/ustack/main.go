@@ -33,6 +33,7 @@ type cli struct {
 	Drops   dropsCmd   `cmd:"" help:"Count the segments a running stack refused, by reason."`
 	Status  statusCmd  `cmd:"" help:"Describe a running stack."`
 	Demo    demoCmd    `cmd:"" help:"Show what it does: a download, an echo, and an upload frozen midway that loses nothing."`
+	Drill   drillCmd   `cmd:"" help:"Run packetdrill scripts against the TCP, in virtual time."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
@@ -71,10 +72,19 @@ func run(args []string, stdout, stderr io.Writer) (status int) {
 	return report(stderr, ctx.Run(streams{stdout, stderr}))
 }
 
+// told is the exit status of a command that has said itself what went wrong.
+type told int
+
+func (t told) Error() string { return fmt.Sprintf("exit status %d", int(t)) }
+
 // report prints err, if there is one, and says what it means.
 func report(stderr io.Writer, err error) int {
 	if err == nil {
 		return exitOK
+	}
+	var status told
+	if errors.As(err, &status) {
+		return int(status)
 	}
 	fmt.Fprintf(stderr, "ustack: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
 	var usage *daemon.UsageError
