@@ -258,16 +258,16 @@ func portsInUse(s *site, proto tcpip.NetworkProtocolNumber) (used int) {
 	return used
 }
 
-// 300 connections are open at the same time and all carry data both ways at
+// 200 connections are open at the same time and all carry data both ways at
 // once, through net.Conn.
 func TestManyConnectionsAtOnce(t *testing.T) {
 	t.Parallel()
-	const count, size = 300, 100_000
+	const count, size = 200, 50_000
 	for _, role := range roles {
 		t.Run(role.name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, nil)
-			// 300 initial windows at once; a full queue would lose a quarter.
+			// All their initial windows at once: a full queue would lose a quarter.
 			must(t, setQueue(s.kernel, s.device, 20_000))
 			p := s.listeners()
 			var servers sync.WaitGroup

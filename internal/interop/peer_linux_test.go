@@ -159,9 +159,8 @@ func (l *loser) done(t *testing.T) {
 	}
 }
 
-// sendBuffer and receiveBuffer fix the size of a kernel socket's queue. The
-// kernel doubles it.
-func sendBuffer(n int) netlab.Control    { return netlab.SetInt(unix.SOL_SOCKET, unix.SO_SNDBUF, n) }
+// receiveBuffer fixes the size of a kernel socket's queue. The kernel doubles
+// it.
 func receiveBuffer(n int) netlab.Control { return netlab.SetInt(unix.SOL_SOCKET, unix.SO_RCVBUF, n) }
 
 // deadline gives both ends of a connection another time limit.
