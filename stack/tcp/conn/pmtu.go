@@ -86,6 +86,17 @@ func (b *scoreboard) lose(i int) {
 	}
 }
 
+// requeue puts what is lost and waits to be sent in order again: cutting has
+// put the tails last, and a peer without SACK can only use what comes in order.
+func (b *scoreboard) requeue() {
+	b.lost = b.lost[:0]
+	for i := range b.recs {
+		if r := &b.recs[i]; r.is(recLost) && !r.is(recRtx) {
+			b.lost = append(b.lost, r.seq)
+		}
+	}
+}
+
 // recut cuts records to size. From the first that was larger on, everything is
 // judged lost: what follows it has probably waited in the same queue. It reports
 // whether there was one.
@@ -100,6 +111,9 @@ func (b *scoreboard) recut(size uint32) (found bool) {
 			b.cut(r.seq.Add(seqnum.Size(size)))
 		}
 		b.lose(i)
+	}
+	if found {
+		b.requeue()
 	}
 	return found
 }
