@@ -2,17 +2,11 @@ package tcp_test
 
 import (
 	"fmt"
-	"io"
-	"net"
 	"runtime"
-	"sync"
 	"testing"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/refs"
-	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/waiter"
 
 	"github.com/tcprepair/ustack/stack/repair"
