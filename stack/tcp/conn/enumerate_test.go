@@ -26,6 +26,7 @@ type part struct {
 	hasty   bool          // half-close while the handshake is under way
 	late    time.Duration // read nothing until this long after the start
 	bitwise bool          // write in small pieces, waiting for each to be acknowledged
+	pieces  bool          // write in small pieces, one after the other
 }
 
 // A play is what both ends do. Unless both dial, a dials b.
@@ -42,6 +43,8 @@ func plays() []play {
 	}
 	noRACK := func(a, b *Config) { a.RACK, b.RACK = false, false }
 	small := func(a, b *Config) { a.RcvBuf, b.RcvBuf = 4000, 4000 }
+	noDelay := func(a, b *Config) { a.Options.NoDelay, b.Options.NoDelay = true, true }
+	ecn := func(a, b *Config) { a.ECN, b.ECN = true, true }
 	list := []play{
 		{name: "client finishes first", a: part{data: 9000}, b: part{data: 6000, after: true}},
 		{name: "server finishes first", a: part{data: 6000, after: true}, b: part{data: 9000}},
@@ -54,6 +57,9 @@ func plays() []play {
 		{name: "both dial", a: part{data: 5000}, b: part{data: 5000}, bothDial: true},
 		{name: "late readers, small buffers", a: part{data: 9000, late: 300 * time.Millisecond},
 			b: part{data: 9000, late: 500 * time.Millisecond}, tune: small},
+		{name: "small pieces", a: part{data: 2000, pieces: true}, b: part{data: 1500, pieces: true}},
+		{name: "small pieces, no delay", a: part{data: 1500, pieces: true}, b: part{data: 500, pieces: true}, tune: noDelay},
+		{name: "congestion marks", a: part{data: 9000}, b: part{data: 9000, after: true}, tune: ecn},
 	}
 	for _, p := range list {
 		q := p
@@ -87,11 +93,12 @@ const (
 	veryLate    // after a timeout has repeated it
 	frozen      // the receiver freezes for a while, as the packet arrives
 	frozenLong
+	marked // by a router that is congested, if the packet may be
 	numMishaps
 )
 
 func (k mishapKind) String() string {
-	return [...]string{"lost", "doubled", "doubled late", "overtaken", "very late", "frozen", "frozen long"}[k]
+	return [...]string{"lost", "doubled", "doubled late", "overtaken", "very late", "frozen", "frozen long", "marked"}[k]
 }
 
 // performance is a play under way.
@@ -111,6 +118,9 @@ type performance struct {
 	doom   []string // what went wrong
 }
 
+// streams is what the two users write, as much of it as their parts say.
+var streams = [2][]byte{noise(10_000, 1), noise(10_000, 2)}
+
 // perform runs a play to its end.
 func perform(t *testing.T, p play, mis ...mishap) *performance {
 	f := &performance{world: newWorld(t), play: p, mis: mis, thaw: map[*host]Time{}}
@@ -121,7 +131,7 @@ func perform(t *testing.T, p play, mis ...mishap) *performance {
 	if p.tune != nil {
 		p.tune(&ca, &f.cb)
 	}
-	f.left = [2][]byte{noise(p.a.data, 1), noise(p.b.data, 2)}
+	f.left = [2][]byte{streams[0][:p.a.data:p.a.data], streams[1][:p.b.data:p.b.data]}
 	f.a.c.Connect(f.now, &ca)
 	if p.bothDial {
 		f.b.c.Connect(f.now, &f.cb)
@@ -159,6 +169,8 @@ func (f *performance) befall(from *host, s *Segment) (late time.Duration, copies
 			late = 1500 * time.Millisecond
 		case frozen:
 			f.thaw[from.peer] = f.now.Add(f.delay + 30*time.Millisecond)
+		case marked:
+			s.CE = s.ECT
 		case frozenLong:
 			f.thaw[from.peer] = f.now.Add(f.delay + 2*time.Second)
 		}
@@ -283,6 +295,9 @@ func (f *performance) speak(h *host, i int, p part) {
 			}
 			next = next[:min(len(next), 1000)]
 		}
+		if p.pieces {
+			next = next[:min(len(next), 200)]
+		}
 		n := h.write(f.world, next)
 		f.left[i] = f.left[i][n:]
 		if n == 0 {
@@ -354,7 +369,8 @@ func TestEveryMishap(t *testing.T) {
 			still.report(t, 0, 2*time.Second)
 			for k := range still.packet + 2 {
 				for kind := range numMishaps {
-					perform(t, p, mishap{k, kind}).report(t, still.took, patience(kind))
+					m := mishap{k, kind}
+					perform(t, p, m).report(t, still.took, patience(m))
 				}
 			}
 		})
@@ -362,15 +378,19 @@ func TestEveryMishap(t *testing.T) {
 }
 
 // patience is how much longer than without it a play with one mishap may take:
-// a SYN is repeated after a second.
-func patience(k mishapKind) time.Duration {
-	switch k {
-	case frozenLong:
+// a SYN is repeated after a second, data after a fifth of one and its round
+// trips, and twice that if it was a probe that was lost.
+func patience(m mishap) time.Duration {
+	const handshake = 3 // packets
+	switch {
+	case m.kind == frozenLong:
 		return 4 * time.Second
-	case veryLate:
+	case m.kind == veryLate:
 		return 1600 * time.Millisecond
+	case m.kind == frozen || m.packet <= handshake:
+		return 1100 * time.Millisecond
 	}
-	return 1100 * time.Millisecond
+	return 450 * time.Millisecond
 }
 
 // pairPatience is how much longer a play with two mishaps may take. Where the
@@ -379,14 +399,14 @@ func patience(k mishapKind) time.Duration {
 // comes accordingly late.
 const pairPatience = 7 * time.Second
 
-// Every pair of losses, and every loss with a delay or a freeze. A short run
-// tries a part of them.
-func TestEveryPairOfMishaps(t *testing.T) {
-	stride := 1
+// Every other pair of losses, and of a loss with a delay, a freeze or a mark. A
+// short run tries a tenth.
+func TestPairsOfMishaps(t *testing.T) {
+	stride := 2
 	if testing.Short() {
-		stride = 5
+		stride = 10
 	}
-	pairs := [][2]mishapKind{{lost, lost}, {lost, overtaken}, {overtaken, lost}, {lost, frozen}, {frozen, lost}}
+	pairs := [][2]mishapKind{{lost, lost}, {lost, overtaken}, {overtaken, lost}, {lost, frozen}, {frozen, lost}, {marked, lost}}
 	for _, p := range plays() {
 		t.Run(p.name, func(t *testing.T) {
 			still := perform(t, p)

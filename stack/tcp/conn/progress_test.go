@@ -263,7 +263,7 @@ func sail(t *testing.T, seed uint64) error {
 
 // Nothing ever stops for good.
 func TestProgress(t *testing.T) {
-	n := 400
+	n := 250
 	if testing.Short() {
 		n = 50
 	}
@@ -278,7 +278,7 @@ func TestProgress(t *testing.T) {
 
 // Seeds that stay the same, so that a change that breaks something shows at once.
 func TestProgressAgain(t *testing.T) {
-	for seed := range uint64(150) {
+	for seed := range uint64(100) {
 		if err := sail(t, seed); err != nil {
 			t.Errorf("seed %d: %v", seed, err)
 		}
