@@ -96,7 +96,7 @@ func setDevice(ns *netlab.Namespace, device, name string, request uint, value in
 // cuts what it sends, and nothing is missing.
 // https://www.rfc-editor.org/rfc/rfc1191#section-6.4 , rfc8201#section-5.4
 func TestPathNarrows(t *testing.T) {
-	const size = 24 << 20
+	const size = 9 << 20
 	each(t, func(t *testing.T, family int, open opener) {
 		mtu := []int{1000, 1280}[family]
 		mss := mtu - []int{20, 40}[family] - 20 - 12 // timestamps
