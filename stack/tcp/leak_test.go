@@ -9,11 +9,11 @@ import (
 
 // What came before a reset and was not read is freed by Close.
 func TestUnreadDataIsFreedAfterAReset(t *testing.T) {
-	was := refs.GetLeakMode()
-	refs.SetLeakMode(refs.LeaksPanic) // DoRepeatedLeakCheck panics if a buffer is left
-	defer refs.SetLeakMode(was)
 	w := newWire(t)
 	ep, iss := w.open()
+	was := refs.GetLeakMode()
+	refs.SetLeakMode(refs.LeaksPanic) // from here on, DoRepeatedLeakCheck panics if a buffer is left
+	defer refs.SetLeakMode(was)
 	const data = "unread"
 	w.inject(segment{seq: peerISN + 1, ack: iss, flags: header.TCPFlagAck | header.TCPFlagPsh, window: 65535, payload: data}, nil)
 	w.want(header.TCPFlagAck)
