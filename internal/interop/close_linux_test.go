@@ -109,7 +109,7 @@ func TestHalfClose(t *testing.T) {
 }
 
 // A peer that closed answers data with a reset. As in Linux the stream has
-// ended before that, so a reader sees its end.
+// ended before that, so a reader sees its end and a writer a broken pipe.
 func TestWriteToAClosedPeer(t *testing.T) {
 	each(t, func(t *testing.T, family int, open opener) {
 		s := newSite(t, nil)
@@ -121,6 +121,8 @@ func TestWriteToAClosedPeer(t *testing.T) {
 		must(t, err) // the kernel's reset is still to come
 		wantState(t, u, conn.StateClosed)
 		wantEOF(t, "ustack", u)
+		_, err = u.Write([]byte("to nobody"))
+		wantErrno(t, "write", err, syscall.EPIPE)
 	})
 }
 
