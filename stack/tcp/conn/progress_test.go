@@ -59,6 +59,9 @@ type voyage struct {
 	*world
 	r     *rand.Rand
 	edge  map[*host]seqnum.Value // the right-most window edge each host's peer has been told
+	acked map[*host]seqnum.Value // the highest acknowledgement each has sent
+	top   map[*host]seqnum.Value // the end of the highest data each has sent
+	wrong error                  // what a segment on its way has violated
 	trace []string
 }
 
@@ -94,21 +97,57 @@ func (v *voyage) watch() error {
 	return nil
 }
 
-// hear notes the window that a segment tells of.
+// hear holds a segment to what must be true of every segment of a connection,
+// and notes the window that it tells of.
 func (v *voyage) hear(from *host, s *Segment) {
 	if !from.c.state.Synchronized() || s.Has(header.TCPFlagSyn) || s.Has(header.TCPFlagRst) {
 		return
 	}
+	fail := func(format string, args ...any) {
+		if v.wrong == nil {
+			v.wrong = fmt.Errorf("%s sent %s: "+format, append([]any{from.name, s.String()}, args...)...)
+		}
+	}
+	unit := seqnum.Size(1) << from.c.rcv.wscale
 	edge := s.Ack.Add(seqSize(s.Window) << from.c.rcv.wscale)
 	if old, ok := v.edge[from]; !ok || old.LessThan(edge) {
 		v.edge[from] = edge
+	} else if edge.Add(unit).LessThanEq(old) {
+		fail("the window's edge retreats from %d to %d", old, edge)
+	}
+	if old, ok := v.acked[from]; !ok || old.LessThan(s.Ack) {
+		v.acked[from] = s.Ack
+	} else if s.Ack != old {
+		fail("the acknowledgement goes back from %d", old)
+	}
+	if s.DataLen() == 0 {
+		return
+	}
+	end := s.Seq.Add(s.DataLen())
+	if limit, ok := v.edge[from.peer]; ok && limit.LessThan(end) {
+		fail("beyond the peer's window, which ends at %d", limit)
+	}
+	if n := int(s.DataLen()) + s.Options.Len(); n > int(testMSS) {
+		fail("%d bytes of payload and options", n)
+	}
+	if old, ok := v.top[from]; !ok || old.LessThan(end) {
+		if ok && old.LessThan(s.Seq) {
+			fail("data from %d on is left out", old)
+		}
+		v.top[from] = end
 	}
 }
+
+// testMSS is what testConfig's path carries.
+const testMSS = 1460
 
 // pass lets time pass, for d at most, and reports what is wrong.
 func (v *voyage) pass(d time.Duration, done func() bool) (finished bool, err error) {
 	finished = v.run(d, func() bool {
-		if err = v.watch(); err != nil {
+		if err = v.wrong; err == nil {
+			err = v.watch()
+		}
+		if err != nil {
 			return true
 		}
 		return done != nil && done()
@@ -156,6 +195,9 @@ func (v *voyage) whim(h *host) {
 		c.SetOptions(v.now, o)
 		v.note("%s cork %v, nodelay %v", h.name, o.Cork, o.NoDelay)
 	case 8:
+		if c.Frozen() {
+			return
+		}
 		rcv, snd := pick(0, 2048, 10_000, 100_000, 1<<20), pick(0, 4096, 100_000)
 		c.SetBuffers(v.now, rcv, snd)
 		v.note("%s buffers %d %d", h.name, rcv, snd)
@@ -218,7 +260,7 @@ func (v *voyage) home(limit time.Duration) error {
 // sail makes one voyage.
 func sail(t *testing.T, seed uint64) error {
 	r := rand.New(rand.NewPCG(seed, 3))
-	v := &voyage{r: r, edge: map[*host]seqnum.Value{}}
+	v := &voyage{r: r, edge: map[*host]seqnum.Value{}, acked: map[*host]seqnum.Value{}, top: map[*host]seqnum.Value{}}
 	tune := func(c *Config) {
 		c.SACK, c.Timestamps, c.WindowScaling = !v.chance(4), !v.chance(4), !v.chance(4)
 		c.RACK, c.DelayedACK = !v.chance(4), !v.chance(4)
