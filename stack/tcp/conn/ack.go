@@ -87,7 +87,7 @@ func (c *Conn) updateWindow(s *Segment) bool {
 	if !newer {
 		return false
 	}
-	c.snd.wl1, c.snd.wl2 = s.Seq, s.Ack
+	c.snd.wl1 = s.Seq
 	return c.setWindow(wnd, s.Window)
 }
 

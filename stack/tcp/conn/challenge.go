@@ -111,7 +111,7 @@ func (c *Conn) oweAbort() {
 }
 
 // oweSYN owes our SYN, or SYN-ACK, from the start.
-func (c *Conn) oweSYN(Time) { c.owed.syn = true }
+func (c *Conn) oweSYN() { c.owed.syn = true }
 
 // probeSeq is a sequence number the peer has already acknowledged, so that a
 // probe carrying it is answered and changes nothing.

@@ -60,7 +60,6 @@ type sendVars struct {
 	nxt seqnum.Value // next to be sent for the first time; never moves back
 	wnd seqnum.Size  // the peer's window, scaled, counted from una
 	wl1 seqnum.Value // segment sequence number of the last window update
-	wl2 seqnum.Value // its acknowledgement number
 
 	maxWnd seqnum.Size // the largest window the peer ever offered
 	raw    uint16      // the window field as last seen, for prediction
@@ -104,7 +103,7 @@ func (c *Conn) Connect(now Time, cfg *Config) {
 	c.init(now, cfg)
 	c.setState(StateSynSent)
 	c.snd.nxt = cfg.ISS
-	c.oweSYN(now)
+	c.oweSYN()
 }
 
 // Accept begins a passive open with the SYN that a listener received: CLOSED
@@ -116,7 +115,7 @@ func (c *Conn) Accept(now Time, cfg *Config, syn *Segment) {
 	c.takeSYN(syn)
 	c.setState(StateSynReceived)
 	c.snd.nxt = cfg.ISS
-	c.oweSYN(now)
+	c.oweSYN()
 	syn.Release()
 }
 
@@ -159,7 +158,6 @@ func (c *Conn) init(now Time, cfg *Config) {
 	c.user.init(cfg)
 	c.snd.iss, c.snd.una, c.snd.small = cfg.ISS, cfg.ISS, cfg.ISS
 	c.snd.mss = min(mss, DefaultMSS)
-	c.snd.wl1, c.snd.wl2 = 0, cfg.ISS
 	c.sendq.init(cfg.ISS.Add(1), orDefault(cfg.SndBuf, DefaultBuffer), cfg.SndBufMax)
 	c.recvq.init(orDefault(cfg.RcvBuf, DefaultBuffer), cfg.RcvBufMax)
 	c.rcv.wscale = windowScale(max(c.recvq.max, c.recvq.cap, cfg.ScaleFor))

@@ -31,7 +31,7 @@ func (c *Conn) synSent(now Time, s *Segment) DropReason {
 		// Simultaneous open: both SYNs crossed.
 		// https://www.rfc-editor.org/rfc/rfc9293#section-3.5-4
 		c.setState(StateSynReceived)
-		c.oweSYN(now)
+		c.oweSYN()
 		return NotDropped
 	}
 	c.ackSYN(now, s)
@@ -101,7 +101,7 @@ func (c *Conn) establish(now Time, s *Segment) {
 	c.ackSYN(now, s)
 	c.owed.syn = false
 	c.setState(StateEstablished)
-	c.snd.wl1, c.snd.wl2 = s.Seq, s.Ack
+	c.snd.wl1 = s.Seq
 	if s.Has(header.TCPFlagSyn) {
 		c.setWindow(c.synWindow(s))
 	} else {
@@ -132,7 +132,7 @@ func (c *Conn) checkSYN(now Time, s *Segment) DropReason {
 			if c.tstamp.on && s.Options.HasTS && c.tstamp.fresh(s) {
 				c.tstamp.start(s.Options.TSVal, now)
 			}
-			c.oweSYN(now)
+			c.oweSYN()
 			return DropInvalidSYN
 		case c.passive && c.position(s) == NotDropped:
 			// "If the connection was initiated with a passive OPEN, then return

@@ -87,7 +87,7 @@ func (c *Conn) enterLoss(now Time) {
 		// A repeated timeout of the same data is no news about congestion.
 		// https://www.rfc-editor.org/rfc/rfc5681#section-3.1 (equation 4)
 		c.cc.OnCongestion(cc.Congestion{Now: int64(now), Signal: cc.Timeout, Flight: c.flightBefore(), MSS: c.segmentSize()})
-		l.undo.begin(c, now)
+		l.undo.begin(c)
 		l.undo.armed = calm
 	}
 	// Only the first timeout of an undisturbed flight can be told from a

@@ -14,7 +14,7 @@ type undoState struct {
 	resent bool
 }
 
-func (u *undoState) begin(c *Conn, _ Time) {
+func (u *undoState) begin(c *Conn) {
 	*u = undoState{armed: true, from: c.snd.una}
 	c.loss.undone, c.loss.resentTS = false, 0
 }
