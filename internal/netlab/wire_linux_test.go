@@ -211,7 +211,11 @@ func TestWireMemoryIsBounded(t *testing.T) {
 	for ctx := patient(t); ; runtime.Gosched() {
 		c := counters(n.Wire)[0]
 		if c.Frames >= uint64(sent) {
-			if c.Overflowed == 0 || c.InFlight == 0 || c.InFlight*1000 > room {
+			// Beside ours there are the kernel's own small frames (IPv6's
+			// multicast reports), which come when they like.
+			const ours = 100
+			small := c.Frames - ours
+			if c.Overflowed == 0 || c.InFlight == 0 || uint64(c.InFlight) > room/1000+small {
 				t.Errorf("%d sent: %+v", sent, c)
 			}
 			return
