@@ -56,8 +56,8 @@ portable: ## build and vet what embedders ship, for every system they ship it on
 	done; done
 
 .PHONY: golden
-golden: ## recompute testdata/netsim and fail on a difference; UPDATE=1 writes it
-	$(GO) test -timeout 60m -run TestGolden ./internal/netsim -golden $(if $(UPDATE),-update)
+golden: ## recompute testdata/netsim and fail on a difference; UPDATE=1 writes it, OURS=1 leaves gVisor's figures alone
+	$(GO) test -count=1 -timeout 60m -run TestGolden ./internal/netsim -golden $(if $(UPDATE),-update) $(if $(OURS),-ours)
 
 .PHONY: lint
 lint: ## check formatting, vet, staticcheck
