@@ -1,0 +1,272 @@
+package repair
+
+import (
+	"io"
+	"net/netip"
+	"time"
+)
+
+// State is a connection's state, with the values of Linux
+// (include/net/tcp_states.h).
+type State uint8
+
+// The states a Snapshot can be in. A listener is StateListen.
+const (
+	StateEstablished State = 1
+	StateSynSent     State = 2
+	StateSynReceived State = 3
+	StateFinWait1    State = 4
+	StateFinWait2    State = 5
+	StateTimeWait    State = 6
+	StateClosed      State = 7
+	StateCloseWait   State = 8
+	StateLastAck     State = 9
+	StateListen      State = 10
+	StateClosing     State = 11
+)
+
+// Snapshot is a connection at rest: all that is needed to set it down again.
+// Its core is what Linux can restore; Extra is what only this TCP can.
+//
+// The queues refer to the connection's memory, which stays as it is for as
+// long as the Snapshot is reachable, whatever becomes of the connection.
+type Snapshot struct {
+	Core
+	Extra *Extra // nil: the core is all there is
+	// Children are the connections of a listener that nobody has accepted:
+	// half-open ones (SYN-RECEIVED) and those in the accept queue, in order.
+	Children []*Snapshot
+
+	release []func()
+}
+
+// OnRelease has f called by Release.
+func (s *Snapshot) OnRelease(f func()) { s.release = append(s.release, f) }
+
+// Release returns memory that the queues refer to to where it is pooled; the
+// Snapshot must not be used after it. Not to call it is no fault: the garbage
+// collector does as well.
+func (s *Snapshot) Release() {
+	for _, f := range s.release {
+		f()
+	}
+	for _, child := range s.Children {
+		child.Release()
+	}
+	*s = Snapshot{}
+}
+
+// Core is the part of a Snapshot that any TCP understands.
+type Core struct {
+	Local, Remote netip.AddrPort // Remote is invalid for a listener
+	State         State
+
+	// SendSeq is the sequence number of the first byte of SendQueue: SND.UNA,
+	// less one if the peer has acknowledged our FIN. In SYN-SENT and
+	// SYN-RECEIVED it is that of the first byte after our SYN.
+	SendSeq uint32
+	// SendQueue is what the peer has not acknowledged, in order; its last
+	// Unsent bytes never left.
+	SendQueue Bytes
+	Unsent    int
+	// RecvSeq is the sequence number after the last byte of RecvQueue:
+	// RCV.NXT, less one if the peer's FIN was received.
+	RecvSeq uint32
+	// RecvQueue is what was received in order and has not been read.
+	RecvQueue Bytes
+
+	// FINQueued: the user has closed its direction, and our FIN follows
+	// SendQueue. FINSent: it has left at least once. FINAcked: the peer has it.
+	FINQueued, FINSent, FINAcked bool
+	// FINReceived: the peer's FIN came in order, after RecvQueue.
+	FINReceived bool
+
+	Options Options
+	Window  Window
+	// Timestamp is the value of our timestamp clock, in ticks of a millisecond
+	// or, with TimestampMicros, of a microsecond. The restored connection goes
+	// on from it, so that the peer's PAWS check sees no step back.
+	Timestamp       uint32
+	TimestampMicros bool
+	NoDelay, Cork   bool
+}
+
+// Options are what the two sides agreed on when the connection was opened:
+// TCP_REPAIR_OPTIONS of Linux.
+type Options struct {
+	MSS        uint16 // the peer's, as clamped by us; bytes
+	Scaling    bool   // window scaling was agreed on
+	SendScale  uint8  // shift of the windows we receive, at most 14
+	RecvScale  uint8  // shift of the windows we send, at most 14
+	SACK       bool
+	Timestamps bool
+}
+
+// MaxScale is the largest window scale there is (RFC 7323 section 2.3).
+const MaxScale = 14
+
+// Window is Linux's struct tcp_repair_window, windows in bytes.
+type Window struct {
+	SndWl1    uint32 // sequence number of the segment that last updated SndWnd
+	SndWnd    uint32 // the peer's window
+	MaxWindow uint32 // the largest it ever was
+	RcvWnd    uint32 // our window, from RcvWup on
+	RcvWup    uint32 // RCV.NXT when it was last advertised
+}
+
+// Bytes is a run of bytes in pieces, which are not copied and not to be
+// changed.
+type Bytes [][]byte
+
+// Len is the number of bytes.
+func (b Bytes) Len() (n int) {
+	for _, p := range b {
+		n += len(p)
+	}
+	return n
+}
+
+// WriteTo writes the bytes to w.
+func (b Bytes) WriteTo(w io.Writer) (n int64, err error) {
+	for _, p := range b {
+		m, err := w.Write(p)
+		n += int64(m)
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// Slice returns the bytes from lo up to hi, as far as there are any.
+func (b Bytes) Slice(lo, hi int) (part Bytes) {
+	for _, p := range b {
+		from, to := min(max(lo, 0), len(p)), min(max(hi, 0), len(p))
+		if from < to {
+			part = append(part, p[from:to])
+		}
+		lo, hi = lo-len(p), hi-len(p)
+	}
+	return part
+}
+
+// Extra is what this TCP knows of a connection and Linux cannot restore.
+// Ages and times left are as of the moment of the checkpoint.
+//
+// The tags number the fields in the binary form; a number is never used for
+// anything else again.
+type Extra struct {
+	ISS uint32 `wire:"1"` // our initial sequence number
+	IRS uint32 `wire:"2"` // the peer's
+
+	Congestion Congestion    `wire:"3"`
+	RTT        RTT           `wire:"4"`
+	Sent       []SentSegment `wire:"5"` // the scoreboard, in order of sequence
+	Held       []Span        `wire:"6"` // data that arrived before its turn, in order
+	EarlyFIN   *uint32       `wire:"7"` // where the peer's FIN stands that came before its turn
+
+	TSRecent    uint32        `wire:"8"` // the peer's timestamp to echo (TS.Recent)
+	TSRecentAge time.Duration `wire:"9"`
+	// Advertised is the right-most window edge that the peer was ever told.
+	Advertised uint32 `wire:"10"`
+
+	ECN     ECN           `wire:"11"`
+	PathMSS uint16        `wire:"12"` // largest segment the path takes, bytes of payload and options
+	Socket  SocketOptions `wire:"13"`
+	Timers  []Timer       `wire:"14"`
+	// Counters are those of the connection, in an order that only grows.
+	Counters []uint64 `wire:"15"`
+	// SYNSends is how often our SYN has left.
+	SYNSends uint8 `wire:"16"`
+	// Backlog is a listener's.
+	Backlog uint32 `wire:"17"`
+}
+
+// Congestion is where a connection stands in controlling congestion.
+type Congestion struct {
+	Name      string           `wire:"1"` // the algorithm's
+	Window    int64            `wire:"2"` // bytes
+	Threshold int64            `wire:"3"` // bytes; 0: none yet
+	State     map[string]int64 `wire:"4"` // what only the algorithm knows
+	Phase     uint8            `wire:"5"` // Linux's enum tcp_ca_state: Open, Disorder, CWR, Recovery, Loss
+	Point     uint32           `wire:"6"` // the phase ends when this is acknowledged
+	DupACKs   uint32           `wire:"7"` // in a row
+	Retries   int              `wire:"8"` // retransmission timeouts in a row
+}
+
+// RTT is the round-trip time estimate of RFC 6298.
+type RTT struct {
+	Smoothed time.Duration `wire:"1"` // 0: no sample yet
+	Variance time.Duration `wire:"2"`
+	Min      time.Duration `wire:"3"`
+	Backoff  uint8         `wire:"4"` // doublings of the timeout in force
+}
+
+// SentSegment is one entry of the scoreboard.
+type SentSegment struct {
+	Seq   uint32        `wire:"1"`
+	Len   uint32        `wire:"2"`
+	Flags uint8         `wire:"3"` // SegmentSACKed and the others
+	Age   time.Duration `wire:"4"` // since it was last sent
+}
+
+// Flags of a SentSegment.
+const (
+	SegmentSACKed            = 1 << iota // the peer has it
+	SegmentLost                          // judged lost
+	SegmentRetransmitted                 // judged lost, and a retransmission is under way
+	SegmentEverRetransmitted             // no round-trip sample comes of it
+)
+
+// Span is data that arrived before its turn.
+type Span struct {
+	Seq  uint32 `wire:"1"`
+	Data Bytes  `wire:"2"`
+}
+
+// ECN is the state of explicit congestion notification (RFC 3168).
+type ECN struct {
+	Agreed bool `wire:"1"`
+	Echo   bool `wire:"2"` // ECE goes on every acknowledgement
+	CWR    bool `wire:"3"` // CWR goes on the next data
+}
+
+// SocketOptions are the user's settings. Durations of 0 mean that it is off or
+// that the default applies, as in the option of that name.
+type SocketOptions struct {
+	Keepalive         bool          `wire:"1"`
+	KeepaliveIdle     time.Duration `wire:"2"`
+	KeepaliveInterval time.Duration `wire:"3"`
+	KeepaliveCount    int           `wire:"4"`
+	UserTimeout       time.Duration `wire:"5"`
+	Linger            bool          `wire:"6"`
+	LingerTimeout     time.Duration `wire:"7"`
+	// Buffer sizes in bytes, and how far auto-tuning may raise them: 0 where
+	// the user has chosen the size.
+	SendBuffer    int `wire:"8"`
+	SendBufferMax int `wire:"9"`
+	RecvBuffer    int `wire:"10"`
+	RecvBufferMax int `wire:"11"`
+}
+
+// TimerKind names a timer.
+type TimerKind uint8
+
+// Timer is one that was running.
+type Timer struct {
+	Kind TimerKind     `wire:"1"`
+	Left time.Duration `wire:"2"` // until it expires; negative: it is overdue
+}
+
+// The timers.
+const (
+	TimerRetransmit TimerKind = iota + 1
+	TimerPersist
+	TimerDelayedACK
+	TimerKeepalive
+	TimerFinWait2 // an orphan waits for the peer's FIN
+	TimerTimeWait
+	TimerTailLoss
+	TimerReordering
+	TimerCork
+)
