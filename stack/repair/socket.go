@@ -23,8 +23,8 @@ type Socket interface {
 	// Repair reports whether it is frozen.
 	Repair() (bool, error)
 
-	// QueueSeq is the sequence number after the last byte of a queue.
-	// ErrInvalid for NoQueue and outside repair.
+	// QueueSeq is the sequence number after the last byte of a queue, a FIN
+	// that follows it included. ErrInvalid for NoQueue and outside repair.
 	QueueSeq(Queue) (uint32, error)
 	// SetQueueSeq sets where a queue starts. Only in CLOSED, with the queue
 	// empty and in repair: ErrPermission otherwise. ErrInvalid for NoQueue.
