@@ -180,6 +180,86 @@ type Extra struct {
 	SYNSends uint8 `wire:"16"`
 	// Backlog is a listener's.
 	Backlog uint32 `wire:"17"`
+
+	// Passive: the peer's SYN opened the connection.
+	Passive bool `wire:"18"`
+	// Orphan: the user has closed the socket, and nobody will read or write.
+	Orphan bool `wire:"19"`
+	// ReadShut: the user has shut the receiving direction.
+	ReadShut bool     `wire:"20"`
+	Blocks   []Range  `wire:"21"` // SACK blocks to report, the latest first
+	Recovery Recovery `wire:"22"`
+	Activity Activity `wire:"23"`
+}
+
+// Range is a run of sequence numbers, Start included and End not.
+type Range struct {
+	Start uint32 `wire:"1"`
+	End   uint32 `wire:"2"`
+}
+
+// Recovery is what loss recovery remembers besides the scoreboard.
+type Recovery struct {
+	// Proportional rate reduction (RFC 6937), in bytes.
+	Threshold int64 `wire:"1"`
+	Before    int64 `wire:"2"`
+	Delivered int64 `wire:"3"`
+	Sent      int64 `wire:"4"`
+	Window    int64 `wire:"5"`
+	First     int64 `wire:"6"`
+
+	// RACK (RFC 8985): the last sent of all segments that were delivered, if
+	// any was, and how much reordering to expect.
+	Seen      bool          `wire:"7"`
+	SeenEnd   uint32        `wire:"8"`
+	SeenAge   time.Duration `wire:"9"`
+	SeenRTT   time.Duration `wire:"10"`
+	Reordered bool          `wire:"11"`
+	Steps     uint8         `wire:"12"`
+	Persist   uint8         `wire:"13"`
+
+	// How the last reduction could prove to have been wrong (RFC 3522, 5682).
+	Undo          bool   `wire:"14"`
+	UndoFrom      uint32 `wire:"15"`
+	UndoCount     int    `wire:"16"`
+	UndoResent    bool   `wire:"17"`
+	UndoTimestamp uint32 `wire:"18"`
+	Doubtful      bool   `wire:"19"` // the timeout may have been spurious
+
+	// The tail loss probe: one is due; one is out, and was a repetition.
+	ProbeDue      bool   `wire:"20"`
+	Probing       bool   `wire:"21"`
+	ProbeRepeated bool   `wire:"22"`
+	ProbeEnd      uint32 `wire:"23"`
+
+	// Stalled is how long the oldest segment has been waiting.
+	Stalled time.Duration `wire:"24"`
+	// Round: the round trip in progress ends when this is acknowledged.
+	Round uint32 `wire:"25"`
+	// Whether the congestion window was what held the sender back.
+	Limited      bool   `wire:"26"`
+	MostInFlight int64  `wire:"27"`
+	LimitedUntil uint32 `wire:"28"`
+}
+
+// Activity is when something last happened, and what follows from that.
+type Activity struct {
+	DataSent     time.Duration `wire:"1"` // since data was last sent; negative: never
+	DataReceived time.Duration `wire:"2"` // since data last came; negative: never
+	Received     time.Duration `wire:"3"` // since any segment last came
+	SmallEnd     uint32        `wire:"4"` // end of the last small segment (RFC 896)
+	RecvMSS      uint16        `wire:"5"` // largest payload the peer has sent
+	QuickACKs    uint8         `wire:"6"` // acknowledgements not to be delayed
+	Interactive  bool          `wire:"7"` // our data answers the peer's
+	OwedACKs     uint8         `wire:"8"` // acknowledgements that had not left yet
+	Probes       uint8         `wire:"9"` // keepalive probes unanswered
+
+	// Tuning of the receive buffer: the receiver's own measure of the round
+	// trip, what the user took since it began, and the most in any.
+	RecvRTT    time.Duration `wire:"10"`
+	Taken      int           `wire:"11"`
+	TakenSince time.Duration `wire:"12"`
+	MostTaken  int           `wire:"13"`
 }
 
 // Congestion is where a connection stands in controlling congestion.
@@ -200,6 +280,7 @@ type RTT struct {
 	Variance time.Duration `wire:"2"`
 	Min      time.Duration `wire:"3"`
 	Backoff  uint8         `wire:"4"` // doublings of the timeout in force
+	Latest   time.Duration `wire:"5"` // sample
 }
 
 // SentSegment is one entry of the scoreboard.
@@ -247,6 +328,9 @@ type SocketOptions struct {
 	SendBufferMax int `wire:"9"`
 	RecvBuffer    int `wire:"10"`
 	RecvBufferMax int `wire:"11"`
+
+	MaxSegment  uint16 `wire:"12"` // TCP_MAXSEG
+	WindowClamp int    `wire:"13"` // TCP_WINDOW_CLAMP, bytes
 }
 
 // TimerKind names a timer.

@@ -10,7 +10,7 @@ import (
 )
 
 // Conn is one TCP connection. The zero value is CLOSED and waits for Connect,
-// Accept or AcceptCookie. A Conn must not be copied once it has started.
+// Accept, AcceptCookie or Restore. A Conn must not be copied once it has started.
 type Conn struct {
 	// predicted is the header of the segment we expect next, or zero; see
 	// predict.go. The established fast path tests this and nothing else.
@@ -180,8 +180,8 @@ func (c *Conn) startCongestion() {
 	}
 }
 
-// setState moves to another state. It is the only writer of the state; an
-// arrow that RFC 9293 figure 5 does not have is a bug, which check reports.
+// setState moves to another state. But for restoreState it is the only writer of
+// the state; an arrow that RFC 9293 figure 5 does not have is a bug, which check reports.
 func (c *Conn) setState(to State) {
 	if c.state == to {
 		return

@@ -27,3 +27,17 @@ type Counters struct {
 
 // Counters returns the connection's event counters. They belong to it.
 func (c *Conn) Counters() *Counters { return &c.stats }
+
+// list returns the counters in the order in which a snapshot has them, which
+// only grows.
+func (k *Counters) list() [numCounters]*uint64 {
+	return [numCounters]*uint64{
+		&k.SegsIn, &k.SegsOut, &k.BytesAcked, &k.BytesReceived, &k.BytesDelivered, &k.BytesSent,
+		&k.BytesRetransmitted, &k.OutOfOrder, &k.Retransmits, &k.Timeouts, &k.SlowStartRetransmit,
+		&k.FastRetransmits, &k.FastRecoveries, &k.SACKRecoveries, &k.TailLossProbes, &k.TailLossRepairs,
+		&k.SpuriousRecoveries, &k.SpuriousTimeouts, &k.DSACKs, &k.KeepaliveProbes, &k.ZeroWindows,
+		&k.ChallengeACKs,
+	}
+}
+
+const numCounters = 22

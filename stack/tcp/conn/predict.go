@@ -35,10 +35,11 @@ func (s *Segment) word() uint32 {
 	return w
 }
 
-// predict works out the prediction word anew.
+// predict works out the prediction word anew. A window of less than
+// what the field can say counts as closed: the field of one that is says the same.
 func (c *Conn) predict() {
 	c.predicted = 0
-	if c.state != StateEstablished || c.frozen || !c.reasm.empty() || c.reasm.hasFIN || c.snd.wnd == 0 {
+	if c.state != StateEstablished || c.frozen || !c.reasm.empty() || c.reasm.hasFIN || c.snd.wnd == 0 || c.snd.raw == 0 {
 		return
 	}
 	c.predicted = wordSet | uint32(header.TCPFlagAck)<<16 | uint32(c.snd.raw)

@@ -51,6 +51,7 @@ func (c *Conn) thaw(now Time) {
 	c.loss.stalled += Time(still)
 	c.chrono.since += Time(still)
 	c.tune.begun += Time(still)
+	c.owed.synSent += Time(still)
 	if c.snd.last != 0 {
 		c.snd.last += Time(still)
 	}

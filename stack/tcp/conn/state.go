@@ -81,6 +81,11 @@ var successors = [...]stateSet{
 	StateTimeWait:    states(StateClosed),
 }
 
+// restoreState puts a connection into the state that a snapshot names, without
+// an arrow that leads there. Restore alone uses it, on a connection that has
+// had no state before; everything else moves by setState.
+func (c *Conn) restoreState(to State) { c.state = to }
+
 // canSend holds the states in which the user may still write, canReceive those
 // in which the peer's data is still taken.
 var (

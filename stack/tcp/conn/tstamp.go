@@ -7,6 +7,7 @@ import (
 // timestampState is RFC 7323's timestamp option for one connection.
 type timestampState struct {
 	on     bool   // offered; after the handshake: agreed
+	micros bool   // the clock ticks in microseconds: a restored kernel socket's
 	offset uint32 // this flow's own, so that the clock is not everyone's
 	recent uint32 // TS.Recent
 	since  Time   // when recent was taken
@@ -17,10 +18,20 @@ type timestampState struct {
 // have wrapped. https://www.rfc-editor.org/rfc/rfc7323#section-5.5
 const pawsIdle = 24 * 24 * time.Hour
 
-// value is our timestamp clock: milliseconds.
+// value is our timestamp clock: milliseconds, unless a restored connection's
+// peer has seen it tick faster (Linux's TCP_TIMESTAMP knows both).
 // https://www.rfc-editor.org/rfc/rfc7323#section-5.4
 func (t *timestampState) value(now Time) uint32 {
-	return uint32(uint64(now)/uint64(time.Millisecond)) + t.offset
+	if t.micros {
+		return uint32(int64(now)/int64(time.Microsecond)) + t.offset
+	}
+	return uint32(int64(now)/int64(time.Millisecond)) + t.offset
+}
+
+// set makes the clock go on from value.
+func (t *timestampState) set(now Time, value uint32, micros bool) {
+	t.micros, t.offset = micros, 0
+	t.offset = value - t.value(now)
 }
 
 // start takes the peer's first timestamp.
@@ -51,13 +62,17 @@ func (c *Conn) updateTimestamp(now Time, s *Segment) {
 	}
 }
 
-// elapsed is how long ago our clock had the value ecr, to the millisecond, and
+// elapsed is how long ago our clock had the value ecr, to the tick, and
 // whether that can be: not in the future, and not before a thaw.
 func (t *timestampState) elapsed(now Time, ecr uint32) (ago time.Duration, ok bool) {
-	ms := int32(t.value(now) - ecr)
-	if ms < 0 || t.thawed != 0 && int32(ecr-t.value(t.thawed)) < 0 {
+	ticks := int32(t.value(now) - ecr)
+	if ticks < 0 || t.thawed != 0 && int32(ecr-t.value(t.thawed)) < 0 {
 		return 0, false
 	}
+	tick := time.Millisecond
+	if t.micros {
+		tick = time.Microsecond
+	}
 	// Less than a tick is not nothing.
-	return time.Duration(max(ms, 1)) * time.Millisecond, true
+	return time.Duration(max(ticks, 1)) * tick, true
 }

@@ -1,0 +1,286 @@
+package conn
+
+import (
+	"time"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+
+	"github.com/tcprepair/ustack/stack/repair"
+)
+
+// snapshot is a Snapshot with everything of a fixed size that it refers to, so
+// that an idle connection takes few allocations.
+type snapshot struct {
+	repair.Snapshot
+	extra    repair.Extra
+	counters [numCounters]uint64
+	timers   [numTimers]repair.Timer
+	held     []buffer.Buffer // what the queues refer to, until Release
+}
+
+// Snapshot reads a frozen connection out: everything but its addresses, which
+// the caller fills in. The queues refer to the connection's memory, which stays
+// as it is whatever becomes of the connection. Outside repair mode the error is
+// repair.ErrPermission, without a connection repair.ErrState.
+func (c *Conn) Snapshot(now Time) (*repair.Snapshot, error) {
+	switch {
+	case c.State() == StateClosed || c.state == StateListen:
+		return nil, repair.ErrState
+	case !c.frozen:
+		return nil, repair.ErrPermission
+	}
+	s := new(snapshot)
+	s.Extra = &s.extra
+	c.readCore(now, s)
+	c.readExtra(now, s)
+	c.readRecovery(&s.extra.Recovery)
+	c.readActivity(&s.extra.Activity)
+	c.readTimers(s)
+	if len(s.held) > 0 {
+		s.OnRelease(func() {
+			for i := range s.held {
+				s.held[i].Release()
+			}
+			s.held = nil
+		})
+	}
+	return &s.Snapshot, nil
+}
+
+// refer returns the bytes of b, which stay alive with the snapshot.
+func (s *snapshot) refer(b *buffer.Buffer) (p repair.Bytes) {
+	if b.Size() == 0 {
+		return nil
+	}
+	clone := b.Clone()
+	list := clone.AsViewList()
+	for v := list.Front(); v != nil; v = v.Next() {
+		p = append(p, v.AsSlice())
+	}
+	s.held = append(s.held, clone)
+	return p
+}
+
+func (c *Conn) readCore(now Time, s *snapshot) {
+	var queued buffer.Buffer
+	c.sendq.slice(c.sendq.start, seqnum.Size(c.sendq.size()), &queued)
+	s.Core = repair.Core{
+		State:     repair.State(c.state),
+		SendSeq:   uint32(c.sendq.start),
+		SendQueue: s.refer(&queued),
+		RecvSeq:   uint32(c.rcv.nxt),
+		RecvQueue: s.refer(&c.recvq.data),
+
+		FINQueued:   finQueued.has(c.state) || c.user.finWanted,
+		FINSent:     c.finSent(),
+		FINAcked:    c.finAcked(),
+		FINReceived: c.rcv.fin,
+
+		Options: repair.Options{
+			MSS:        c.snd.mss,
+			Scaling:    c.cfg.scaling,
+			SendScale:  c.snd.wscale,
+			RecvScale:  c.rcv.wscale,
+			SACK:       c.cfg.sack,
+			Timestamps: c.tstamp.on,
+		},
+		Window: c.Window(),
+
+		Timestamp:       c.tstamp.value(now),
+		TimestampMicros: c.tstamp.micros,
+		NoDelay:         c.user.opts.NoDelay,
+		Cork:            c.user.opts.Cork,
+	}
+	if queued.Size() > 0 {
+		queued.Release()
+	}
+	if c.state.Synchronized() {
+		s.Unsent = int(c.unsent())
+	}
+	if c.rcv.fin {
+		s.RecvSeq--
+	}
+}
+
+// Window is what Linux's TCP_REPAIR_WINDOW reports.
+func (c *Conn) Window() repair.Window {
+	w := repair.Window{
+		SndWl1:    uint32(c.snd.wl1),
+		SndWnd:    uint32(c.snd.wnd),
+		MaxWindow: uint32(c.snd.maxWnd),
+		RcvWup:    uint32(c.delack.acked),
+	}
+	if c.delack.acked.LessThan(c.rcv.adv) {
+		w.RcvWnd = uint32(c.delack.acked.Size(c.rcv.adv))
+	}
+	return w
+}
+
+func (c *Conn) readExtra(now Time, s *snapshot) {
+	x := s.Extra
+	x.ISS, x.IRS = uint32(c.snd.iss), uint32(c.rcv.irs)
+	x.Congestion = repair.Congestion{
+		Name:    c.cfg.congestion,
+		Phase:   uint8(c.loss.phase),
+		Point:   uint32(c.loss.point),
+		DupACKs: c.loss.dupAcks,
+		Retries: c.loss.retries,
+	}
+	if c.cc != nil {
+		st := c.cc.State()
+		x.Congestion.Name, x.Congestion.Window, x.Congestion.Threshold, x.Congestion.State = st.Name, st.Window, st.Threshold, st.Extra
+	}
+	x.RTT = repair.RTT{
+		Smoothed: c.rtt.smoothed,
+		Variance: c.rtt.variance,
+		Min:      c.rtt.min,
+		Backoff:  c.rtt.backoff,
+		Latest:   c.rtt.latest,
+	}
+	if n := len(c.board.recs); n > 0 {
+		x.Sent = make([]repair.SentSegment, n)
+		for i := range c.board.recs {
+			r := &c.board.recs[i]
+			x.Sent[i] = repair.SentSegment{Seq: uint32(r.seq), Len: r.size, Flags: uint8(r.flags), Age: c.frozenAt.Sub(r.sent)}
+		}
+	}
+	for i := range c.reasm.spans {
+		p := &c.reasm.spans[i]
+		x.Held = append(x.Held, repair.Span{Seq: uint32(p.seq), Data: s.refer(&p.data)})
+	}
+	if c.reasm.hasFIN {
+		fin := uint32(c.reasm.fin)
+		x.EarlyFIN = &fin
+	}
+	for _, b := range c.sacks.recent {
+		x.Blocks = append(x.Blocks, repair.Range{Start: uint32(b.Start), End: uint32(b.End)})
+	}
+	x.TSRecent = c.tstamp.recent
+	if c.tstamp.on {
+		x.TSRecentAge = now.Sub(c.tstamp.since)
+	}
+	x.Advertised = uint32(c.rcv.adv)
+	x.ECN = repair.ECN{Agreed: c.cfg.ecn, Echo: c.ecn.echo, CWR: c.ecn.cwr}
+	x.PathMSS = c.cfg.pathMSS
+	x.Socket = c.readSocket()
+	x.SYNSends = c.owed.synSends
+	x.Passive, x.Orphan, x.ReadShut = c.passive, c.userGone, c.user.readShut
+	for i, n := range c.stats.list() {
+		s.counters[i] = *n
+	}
+	x.Counters = s.counters[:]
+}
+
+// readSocket reads the user's settings, as far as they are the connection's.
+func (c *Conn) readSocket() repair.SocketOptions {
+	o := &c.user.opts
+	return repair.SocketOptions{
+		Keepalive:         o.Keepalive.On,
+		KeepaliveIdle:     o.Keepalive.Idle,
+		KeepaliveInterval: o.Keepalive.Interval,
+		KeepaliveCount:    o.Keepalive.Count,
+		UserTimeout:       o.UserTimeout,
+		SendBuffer:        c.sendq.max,
+		SendBufferMax:     c.sendq.cap,
+		RecvBuffer:        c.recvq.max,
+		RecvBufferMax:     c.recvq.cap,
+		MaxSegment:        o.MaxSegment,
+		WindowClamp:       o.Clamp,
+	}
+}
+
+func (c *Conn) readRecovery(r *repair.Recovery) {
+	l := &c.loss
+	*r = repair.Recovery{
+		Threshold: l.prr.threshold,
+		Before:    l.prr.before,
+		Delivered: l.prr.delivered,
+		Sent:      l.prr.out,
+		Window:    l.prr.window,
+		First:     l.prr.first,
+
+		Seen:      l.rack.last.valid,
+		Reordered: l.rack.reordered,
+		Steps:     l.rack.steps,
+		Persist:   l.rack.persist,
+
+		Undo:          l.undo.armed,
+		UndoFrom:      uint32(l.undo.from),
+		UndoCount:     l.undo.count,
+		UndoResent:    l.undo.resent,
+		UndoTimestamp: l.undo.first,
+		Doubtful:      l.frto,
+
+		ProbeDue:      l.tail.due,
+		Probing:       l.tail.active,
+		ProbeRepeated: l.tail.again,
+		ProbeEnd:      uint32(l.tail.end),
+
+		Round:        uint32(l.round),
+		Limited:      l.usage.limited,
+		MostInFlight: l.usage.most,
+		LimitedUntil: uint32(l.usage.until),
+	}
+	if r.Seen {
+		r.SeenEnd, r.SeenAge, r.SeenRTT = uint32(l.rack.last.end), c.frozenAt.Sub(l.rack.last.at), l.rack.rtt
+	}
+	if !c.board.empty() || l.retries > 0 {
+		r.Stalled = c.frozenAt.Sub(l.stalled)
+	}
+}
+
+// never is the age of what never happened.
+const never time.Duration = -1
+
+func (c *Conn) readActivity(a *repair.Activity) {
+	ago := func(at Time) time.Duration {
+		if at == 0 {
+			return never
+		}
+		return max(c.frozenAt.Sub(at), 0)
+	}
+	*a = repair.Activity{
+		DataSent:     ago(c.snd.last),
+		DataReceived: ago(c.delack.arrived),
+		Received:     ago(c.rcv.last),
+		SmallEnd:     uint32(c.snd.small),
+		RecvMSS:      c.rcv.mss,
+		QuickACKs:    c.delack.quick,
+		Interactive:  c.delack.interactive,
+		OwedACKs:     c.owed.acks,
+		Probes:       c.user.keepalives,
+		RecvRTT:      c.tune.rtt,
+		Taken:        c.tune.copied,
+		MostTaken:    c.tune.most,
+	}
+	if c.tune.rtt != 0 {
+		a.TakenSince = ago(c.tune.begun)
+	}
+}
+
+// timerKinds names our timers in a snapshot.
+var timerKinds = [numTimers]repair.TimerKind{
+	timerRTO:        repair.TimerRetransmit,
+	timerReorder:    repair.TimerReordering,
+	timerTailLoss:   repair.TimerTailLoss,
+	timerPersist:    repair.TimerPersist,
+	timerDelayedACK: repair.TimerDelayedACK,
+	timerCork:       repair.TimerCork,
+	timerKeepalive:  repair.TimerKeepalive,
+	timerFinWait2:   repair.TimerFinWait2,
+	timerTimeWait:   repair.TimerTimeWait,
+}
+
+func (c *Conn) readTimers(s *snapshot) {
+	n := 0
+	for k, at := range c.timers.at {
+		if at != Never {
+			s.timers[n] = repair.Timer{Kind: timerKinds[k], Left: at.Sub(c.frozenAt)}
+			n++
+		}
+	}
+	if n > 0 {
+		s.extra.Timers = s.timers[:n]
+	}
+}
