@@ -86,11 +86,28 @@ func (c *Conn) oweChallenge(now Time) {
 // draws.
 // https://www.rfc-editor.org/rfc/rfc9293#section-3.10.7.4 (first)
 func (c *Conn) oweOutOfWindow(now Time, s *Segment) {
+	if s.Len() != 0 && c.rcv.nxt.LessThanEq(s.Seq) {
+		c.oweBeyond(now, s.Len())
+		return
+	}
 	if s.Len() == 0 {
 		if c.owed.outOfWindow != 0 && now < c.owed.outOfWindow.Add(c.cfg.interval()) {
 			return
 		}
 		c.owed.outOfWindow = now
+	}
+	c.oweDuplicate()
+}
+
+// oweBeyond owes the acknowledgement that n sequence numbers beyond the right
+// edge draw. A probe of a closed window, which is one octet, wants it at once.
+// More was sent before the peer knew of the window; an acknowledgement of that
+// may wait, as any of data may: perhaps the user reads, and it has better news.
+// https://www.rfc-editor.org/rfc/rfc9293#section-3.8.6.1
+func (c *Conn) oweBeyond(now Time, n seqnum.Size) {
+	if n > 1 && c.window() == 0 && c.cfg.delayedACK {
+		c.delayAck(now)
+		return
 	}
 	c.oweDuplicate()
 }

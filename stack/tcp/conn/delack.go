@@ -45,6 +45,11 @@ func (c *Conn) acknowledgeData(now Time, n seqnum.Size) {
 		c.oweAck()
 		return
 	}
+	c.delayAck(now)
+}
+
+// delayAck owes an acknowledgement that may wait for company.
+func (c *Conn) delayAck(now Time) {
 	if !c.timers.running(timerDelayedACK) {
 		c.timers.set(timerDelayedACK, now.Add(maxAckDelay))
 	}

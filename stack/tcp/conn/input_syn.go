@@ -49,7 +49,9 @@ func (c *Conn) takeSYN(s *Segment) {
 	c.rcv.nxt = s.Seq.Add(1)
 	c.delack.acked = c.rcv.nxt
 	// What our SYN or SYN-ACK offers, never scaled.
-	c.rcv.adv = c.rcv.nxt.Add(min(c.recvq.limit(), c.clamp(), maxUnscaledWindow))
+	window := min(c.recvq.limit(), c.clamp(), maxUnscaledWindow)
+	c.rcv.adv = c.rcv.nxt.Add(window)
+	c.startTuning(window)
 	c.snd.wl1 = s.Seq
 	c.snd.mss = min(c.cfg.pathMSS, max(orDefault(o.MSS, DefaultMSS), minMSS))
 	if m := c.user.opts.MaxSegment; m != 0 {

@@ -195,9 +195,6 @@ func (v *voyage) whim(h *host) {
 		c.SetOptions(v.now, o)
 		v.note("%s cork %v, nodelay %v", h.name, o.Cork, o.NoDelay)
 	case 8:
-		if c.Frozen() {
-			return
-		}
 		rcv, snd := pick(0, 2048, 10_000, 100_000, 1<<20), pick(0, 4096, 100_000)
 		c.SetBuffers(v.now, rcv, snd)
 		v.note("%s buffers %d %d", h.name, rcv, snd)

@@ -50,8 +50,10 @@ func (c *Conn) thaw(now Time) {
 	c.delack.arrived += Time(still)
 	c.loss.stalled += Time(still)
 	c.chrono.since += Time(still)
-	c.tune.begun += Time(still)
 	c.owed.synSent += Time(still)
+	if c.tune.begun != 0 {
+		c.tune.begun += Time(still)
+	}
 	if c.snd.last != 0 {
 		c.snd.last += Time(still)
 	}
@@ -64,6 +66,7 @@ func (c *Conn) thaw(now Time) {
 	}
 	// Echoes of timestamps from before the freeze would measure it too.
 	c.tstamp.thawed = now
+	c.widen() // the buffer may have been enlarged meanwhile
 	// Waiters were told to wait while it was frozen; let them look again.
 	c.events |= EventReadable | EventWritable
 }

@@ -26,8 +26,9 @@ func (c *Conn) takeText(now Time, s *Segment) DropReason {
 		c.fail(ErrAborted)
 		return DropAbortOnData
 	}
+	n := s.DataLen()
 	if verdict := c.trim(s); verdict != NotDropped {
-		c.oweDuplicate()
+		c.oweBeyond(now, n)
 		return verdict
 	}
 	if s.Seq != c.rcv.nxt {

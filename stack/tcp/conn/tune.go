@@ -19,9 +19,20 @@ type tuning struct {
 	ecr   uint32 // the last timestamp echo that was timed
 
 	copied int  // what the user took since begun
-	begun  Time // when this round trip's measure began
-	most   int  // the most taken in any
+	begun  Time // when this round trip's measure began; 0: the user has not read yet
+	most   int  // the most taken in any, at first what a sender begins with
 }
+
+// startTuning supposes that the user can take the peer's initial window, which
+// so calls for no larger buffer than there is (Linux tcp_init_buffer_space).
+// window is what our SYN or SYN-ACK offers.
+func (c *Conn) startTuning(window seqnum.Size) {
+	c.tune.most = min(int(window), initialSegments*int(c.cfg.advMSS))
+}
+
+// initialSegments is how many segments a sender may begin with.
+// https://www.rfc-editor.org/rfc/rfc6928#section-2
+const initialSegments = 10
 
 // timeReceiver estimates the round trip of a connection that only receives,
 // when data has arrived: by the timestamp it echoes, or by how long a window's
@@ -37,6 +48,9 @@ func (c *Conn) timeReceiver(now Time, s *Segment) {
 		}
 		t.ecr = s.Options.TSEcr
 		if d, ok := c.tstamp.elapsed(now, s.Options.TSEcr); ok {
+			if t.rtt == 0 && c.rtt.smoothed != 0 {
+				d = min(d, c.rtt.smoothed) // the peer may have taken its time
+			}
 			t.sample(max(d, time.Millisecond))
 		}
 		return
@@ -65,13 +79,21 @@ func (c *Conn) tuneReceive(now Time, n int) {
 	if c.recvq.cap == 0 {
 		return
 	}
+	if t.begun == 0 {
+		// What had gathered before the user first looked does not show a pace.
+		t.begun = now
+		return
+	}
 	t.copied += n
 	if t.rtt == 0 || now.Sub(t.begun) < t.rtt {
 		return
 	}
 	if t.copied > t.most {
-		t.most = t.copied
 		want := 2*t.copied + 16*int(c.rcv.mss)
+		// What was read is what was sent a while ago, and a sender that has
+		// grown since may double again before a larger window reaches it.
+		want += want * min(t.copied-t.most, t.most) / max(t.most, 1)
+		t.most = t.copied
 		c.recvq.max = max(c.recvq.max, min(want, c.recvq.cap))
 	}
 	t.copied, t.begun = 0, now

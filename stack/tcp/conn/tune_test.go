@@ -3,6 +3,8 @@ package conn
 import (
 	"testing"
 	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
 )
 
 // Fault 18 of other stacks: a long transfer over a long path is held to the
@@ -72,5 +74,39 @@ func TestActivityIsClocked(t *testing.T) {
 	w.run(time.Hour, nil)
 	if after := w.a.c.Info(w.now).Busy; after != before || after < idle {
 		t.Errorf("busy for %v more while idle", after-before)
+	}
+}
+
+// What gathered while the user did not read does not enlarge the buffer; what
+// it reads from then on, more in each round trip, does.
+func TestBufferFollowsThePaceOfReading(t *testing.T) {
+	s := newScripted(t, func(c *Config) { c.RcvBuf, c.RcvBufMax = 40_000, 400_000 })
+	round := func(n int) int {
+		s.now = s.now.Add(20 * time.Millisecond)
+		for n > 0 {
+			k := min(n, 1448)
+			s.in(s.seg(0, s.c.snd.nxt, string(make([]byte, k))))
+			s.seq = s.seq.Add(seqnum.Size(k))
+			s.drain()
+			n -= k
+		}
+		s.c.Read(s.now, discard{}, 1<<20, false)
+		s.drain()
+		max, _ := s.c.Buffers()
+		return max
+	}
+	if got := round(36_000); got != 40_000 {
+		t.Errorf("buffer of 40000 is %d after the user first read", got)
+	}
+	last := 40_000
+	for _, n := range []int{20_000, 40_000, 80_000} {
+		got := round(n)
+		if got < 4*n || got < last {
+			t.Errorf("buffer is %d after %d bytes were read in a round trip, twice what was before", got, n)
+		}
+		last = got
+	}
+	if got := round(160_000); got != 400_000 {
+		t.Errorf("buffer is %d, its maximum 400000", got)
 	}
 }

@@ -272,8 +272,8 @@ func (c *Conn) SetOptions(now Time, o UserOptions) {
 func (c *Conn) SetBuffers(now Time, rcv, snd int) {
 	if rcv > 0 {
 		c.recvq.max, c.recvq.cap = rcv, 0
-		if c.state.Synchronized() && !c.frozen {
-			c.reopenWindow()
+		if !c.frozen {
+			c.widen()
 		}
 	}
 	if snd > 0 {

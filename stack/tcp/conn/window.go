@@ -39,8 +39,9 @@ func (c *Conn) advertise() uint16 {
 	if next < now || next-now < c.sillyWindow() && !c.mayCreep(now) {
 		next = now &^ (unit - 1)
 		// Rounding up lest the edge retreat pushes it on a little. A peer that
-		// sends less than a unit at a time could do so for ever.
-		if up := c.rcv.nxt.Add(next + unit); next < now && up.LessThanEq(c.rcv.base.Add(c.recvq.limit()/4+unit)) {
+		// sends less than a unit at a time could do so for ever, so there is a
+		// bound, which a peer that fills its segments does not reach.
+		if up := c.rcv.nxt.Add(next + unit); next < now && up.LessThanEq(c.rcv.base.Add(c.recvq.limit()/16+unit)) {
 			next = min(next+unit, maxUnscaledWindow<<c.rcv.wscale)
 		}
 	} else {
@@ -78,6 +79,14 @@ func (c *Conn) mayCreep(now seqnum.Size) bool {
 // sillyWindow is the least step by which the right edge may move.
 func (c *Conn) sillyWindow() seqnum.Size {
 	return min(seqnum.Size(c.rcv.mss), c.recvq.limit()/2)
+}
+
+// widen owes a window update if a larger buffer has opened a window that was
+// all but closed. The next acknowledgement will tell of any other.
+func (c *Conn) widen() {
+	if canReceive.has(c.state) && c.window() < c.sillyWindow() {
+		c.reopenWindow()
+	}
 }
 
 // reopenWindow owes a window update if the user's reading made enough room
