@@ -15,6 +15,8 @@ import (
 type Config struct {
 	// Protocol makes the TCP under test.
 	Protocol stack.TransportProtocolFactory
+	// Setup prepares a stack that was just made. May be nil.
+	Setup func(s *stack.Stack) error
 	// Sysctl sets what tcpip's protocol options have no name for:
 	// "net.ipv4.tcp_timestamps" and the like. It reports whether it knows the
 	// setting. May be nil.
@@ -84,6 +86,7 @@ type settings struct {
 	local, remote    netip.Addr
 	bind, connect    uint16
 	mtu              int
+	mss              int // of what a packet to the stack was merged from; 0: it was not
 	tolerance        time.Duration
 	tolerancePercent float64
 	tsTick           time.Duration // 0: timestamp values are not checked
@@ -100,7 +103,7 @@ const (
 // ignoredOptions are options that have no meaning here.
 var ignoredOptions = []string{
 	"gateway_ip", "netmask_ip", "speed", "init_scripts", "code_command", "code_format", "code_sockopt",
-	"verbose", "debug", "dry_run", "non_fatal", "send_omit_free", "is_anyip", "tcp_ts_ecr_scaled", "mss",
+	"verbose", "debug", "dry_run", "non_fatal", "send_omit_free", "is_anyip", "tcp_ts_ecr_scaled",
 }
 
 // newSettings takes the options in order, the later overriding the earlier.
@@ -157,6 +160,8 @@ func (s *settings) set(o Option) (err error) {
 		s.connect, err = parsePort(o.Value)
 	case "mtu":
 		s.mtu, err = parseBounded(o.Value, 68, 65535)
+	case "mss":
+		s.mss, err = parseBounded(o.Value, 1, 65535)
 	case "tolerance_usecs":
 		s.tolerance, err = parseMicros(o.Value)
 	case "tolerance_percent":

@@ -30,7 +30,11 @@ func (r *runner) inject(p *Packet) {
 	if err != nil {
 		r.fail("%v", err)
 	}
-	r.link.inject(b)
+	mss := 0
+	if live.Len > r.set.mss {
+		mss = r.set.mss
+	}
+	r.link.inject(b, mss)
 }
 
 // maxInbound is the largest payload that fits beside the largest headers.
@@ -72,7 +76,7 @@ func (r *runner) injectICMP(f *flow, p *Packet) {
 	if err != nil {
 		r.fail("%v", err)
 	}
-	r.link.inject(b)
+	r.link.inject(b, 0)
 }
 
 // window is when a packet must come.

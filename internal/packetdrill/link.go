@@ -172,8 +172,9 @@ func (l *link) offload(on bool) {
 	l.gso = on
 }
 
-// inject hands an IP packet to the stack.
-func (l *link) inject(b []byte) {
+// inject hands an IP packet to the stack. mss, if not 0, says that it was merged
+// from segments of that size.
+func (l *link) inject(b []byte, mss int) {
 	l.mu.Lock()
 	d := l.dispatcher
 	l.mu.Unlock()
@@ -186,5 +187,6 @@ func (l *link) inject(b []byte) {
 	}
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})
 	defer pkt.DecRef()
+	pkt.GSOOptions.MSS = uint16(mss)
 	d.DeliverNetworkPacket(proto, pkt)
 }

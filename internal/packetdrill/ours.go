@@ -2,6 +2,7 @@ package packetdrill
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -9,15 +10,25 @@ import (
 	"github.com/tcprepair/ustack/stack/tcp"
 )
 
-// Ours is the configuration for this project's TCP.
+// Ours is the configuration for this project's TCP. Scripts are written for
+// Linux, so it follows Linux where gVisor would have it otherwise; a script
+// takes that back with sysctl net.ustack.like_linux=0.
 func Ours() Config {
-	return Config{Protocol: tcp.NewProtocolCUBIC, Sysctl: tune}
+	return Config{
+		Protocol: tcp.NewProtocolCUBIC,
+		Setup: func(s *stack.Stack) error {
+			t := tcp.TuningOf(s)
+			t.LikeLinux = true
+			return tcp.SetTuning(s, t)
+		},
+		Sysctl: tune,
+	}
 }
 
 // tune sets what tcp.Tuning has a field for.
 func tune(s *stack.Stack, name, value string) (bool, error) {
 	t := tcp.TuningOf(s)
-	n, err := strconv.ParseUint(value, 0, 8)
+	n, err := strconv.ParseUint(value, 0, 32)
 	switch name {
 	case "net.ipv4.tcp_timestamps":
 		t.NoTimestamps = n == 0
@@ -26,7 +37,13 @@ func tune(s *stack.Stack, name, value string) (bool, error) {
 	case "net.ipv4.tcp_slow_start_after_idle":
 		t.NoIdleRestart = n == 0
 	case "net.ipv4.tcp_ecn":
-		t.ECN = tcp.ECNMode(n)
+		t.ECN = tcp.ECNMode(min(n, math.MaxUint8))
+	case "net.ipv4.tcp_notsent_lowat":
+		if t.NotSentLowat = int64(n); n == math.MaxUint32 {
+			t.NotSentLowat = 0
+		}
+	case "net.ustack.like_linux":
+		t.LikeLinux = n != 0
 	default:
 		return false, nil
 	}

@@ -164,12 +164,15 @@ var options = map[string]option{
 	"IPV6_RECVERR":      switchOption("SOL_IPV6", (*tcpip.SocketOptions).SetIPv6RecvError, (*tcpip.SocketOptions).GetIPv6RecvError),
 }
 
-// setNotsentLowat takes the two values that mean that there is no mark.
+// setNotsentLowat sets the bound on what is unsent, which is unsigned.
 func setNotsentLowat(r *runner, s *sock, v int64) tcpip.Error {
-	if v != 0 && uint32(v) != math.MaxUint32 {
-		r.skip("TCP_NOTSENT_LOWAT")
-	}
 	s.notsentLowat = v
+	if e, ok := s.ep.(interface{ SetNotSentLowat(int64) tcpip.Error }); ok {
+		return e.SetNotSentLowat(int64(uint32(v)))
+	}
+	if v != 0 && uint32(v) != math.MaxUint32 {
+		r.skip("TCP_NOTSENT_LOWAT with this TCP")
+	}
 	return nil
 }
 

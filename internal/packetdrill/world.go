@@ -69,6 +69,11 @@ func newRunner(s *Script, cfg Config, set settings) *runner {
 		{Destination: header.IPv4EmptySubnet, NIC: nicID},
 		{Destination: header.IPv6EmptySubnet, NIC: nicID},
 	})
+	if cfg.Setup != nil {
+		if err := cfg.Setup(r.stack); err != nil {
+			r.fail("the stack: %v", err)
+		}
+	}
 	// Linux's Nagle algorithm is on unless a program switches it off.
 	delay := tcpip.TCPDelayEnabled(true)
 	r.check("TCP", r.stack.SetTransportProtocolOption(header.TCPProtocolNumber, &delay))

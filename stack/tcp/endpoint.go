@@ -151,12 +151,12 @@ func (e *Endpoint) unlock() {
 	for {
 		now := e.proto.now()
 		e.drain(now)
-		n := e.observe()
 		var out outbox
 		if !e.sending {
 			e.pull(now, &out)
 			e.sending = out.n > 0
 		}
+		n := e.observe()
 		if !e.sending {
 			e.rest(now)
 		}

@@ -34,6 +34,7 @@ func (p *protocol) receive(id stack.TransportEndpointID, pkt *stack.PacketBuffer
 	s.Urgent = h.UrgentPointer()
 	s.CE = congestionExperienced(pkt)
 	s.Arrived = p.now()
+	s.GSOSize = pkt.GSOOptions.MSS
 	conn.ParseOptions(h[header.TCPMinimumSize:h.DataOffset()], s.Has(header.TCPFlagSyn), &s.Options)
 	if s.Has(header.TCPFlagRst) {
 		p.stats.ResetsReceived.Increment()

@@ -94,6 +94,9 @@ func (e *Endpoint) write(now conn.Time, p tcpip.Payloader, opts tcpip.WriteOptio
 		return 0, tcpipError(err)
 	}
 	n, err := e.conn.Write(now, p, size, opts.More)
+	if opts.EndOfRecord && n == size && err == nil {
+		e.conn.EndRecord()
+	}
 	if n > 0 {
 		return n, nil
 	}

@@ -24,8 +24,9 @@ type settings struct {
 	mtuDiscover  mtuDiscovery
 	finWait2     time.Duration // TCP_LINGER2; 0: the stack's; negative: none
 	deferAccept  time.Duration
-	synCount     int  // TCP_SYNCNT; 0: the stack's
-	rcvBufSet    bool // by the user: no auto-tuning
+	notSentLowat int64 // TCP_NOTSENT_LOWAT; 0: the stack's
+	synCount     int   // TCP_SYNCNT; 0: the stack's
+	rcvBufSet    bool  // by the user: no auto-tuning
 	sndBufSet    bool
 }
 
@@ -80,11 +81,13 @@ func (e *Endpoint) config(now conn.Time) conn.Config {
 		FinWait2:         e.finWait2(o),
 		InvalidRateLimit: e.proto.invalidRateLimit(),
 		NoIdleRestart:    o.tuning.NoIdleRestart,
+		LikeLinux:        o.tuning.LikeLinux,
 		DelayedACK:       !o.tuning.NoDelayedACK, // and only where an exchange is interactive
 		RACK:             o.recovery&tcpip.TCPRACKLossDetection != 0,
 		Congestion:       e.settings.congestion,
 		Options:          e.settings.user,
 	}
+	cfg.Options.NotSentLowat = e.notSentLowat()
 	if e.settings.synCount > 0 {
 		cfg.SYNRetries = e.settings.synCount
 	}

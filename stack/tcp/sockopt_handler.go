@@ -22,6 +22,9 @@ func (e *Endpoint) OnKeepAliveSet(v bool) {
 func (e *Endpoint) OnDelayOptionSet(v bool) {
 	e.do(func(now conn.Time) {
 		e.setUser(now, func(o *conn.UserOptions) { o.NoDelay = !v })
+		if !v {
+			e.conn.Push() // even if it was set before, as on Linux
+		}
 	})
 }
 

@@ -19,6 +19,12 @@ type Tuning struct {
 	// NoIdleRestart keeps the congestion window however long a connection sent
 	// nothing (Linux tcp_slow_start_after_idle=0).
 	NoIdleRestart bool
+	// LikeLinux follows Linux where gVisor's TCP, or a RFC's letter, has it
+	// otherwise; see conn.Config.LikeLinux for what that is.
+	LikeLinux bool
+	// NotSentLowat is the bound of SetNotSentLowat for endpoints that set none
+	// (Linux tcp_notsent_lowat). 0: none.
+	NotSentLowat int64
 	// ECN says when congestion notification is used.
 	ECN ECNMode
 }
@@ -57,6 +63,9 @@ func SetTuning(s *stack.Stack, t Tuning) error {
 	}
 	if t.ECN > ECNPassive {
 		return errors.New("unknown ECN mode")
+	}
+	if t.NotSentLowat < 0 {
+		return errors.New("a bound on what is unsent may not be negative")
 	}
 	p.options.update(func(o *optionValues) tcpip.Error {
 		o.tuning = t

@@ -48,7 +48,6 @@ func (c *Conn) ack(now Time, s *Segment) {
 	c.control(now, s, &d, flight, c.board.lostOut.segs > lost)
 	if advanced {
 		c.tuneSend()
-		c.wakeWriter()
 	}
 	switch {
 	case advanced || c.board.empty():

@@ -16,9 +16,10 @@ const (
 
 // chrono sums up the time spent on each activity.
 type chrono struct {
-	doing activity
-	since Time
-	spent [numActivities]time.Duration
+	doing  activity
+	since  Time
+	opened Time // when the handshake was over
+	spent  [numActivities]time.Duration
 }
 
 // turn notes what the sender does from now on.
@@ -39,6 +40,11 @@ func (k *chrono) total(now Time, a activity) time.Duration {
 	return d
 }
 
+// windowFull reports whether the congestion window is used up.
+func (c *Conn) windowFull() bool {
+	return c.flight() >= c.cwnd() || c.packetsFull(c.segmentSize())
+}
+
 // clockActivity notes what the sender does, once Output has nothing more.
 func (c *Conn) clockActivity(now Time) {
 	to := busy
@@ -47,7 +53,7 @@ func (c *Conn) clockActivity(now Time) {
 		to = idle
 	case c.unsent() > 0 && c.usableWindow() < min(c.unsent(), 1+c.snd.maxWnd/2) && c.flight() < c.cwnd():
 		to = windowLimited
-	case c.unsent() == 0 && c.sendq.wanted:
+	case c.unsent() == 0 && c.sendq.wanted && !c.windowFull():
 		to = bufferLimited
 	}
 	c.chrono.turn(now, to)

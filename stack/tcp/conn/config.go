@@ -77,6 +77,12 @@ type Config struct {
 	// NoIdleRestart keeps the congestion window however long nothing was sent
 	// (Linux tcp_slow_start_after_idle=0).
 	NoIdleRestart bool
+	// LikeLinux follows Linux where gVisor's TCP, or a RFC's letter, has it
+	// otherwise: the send buffer counts memory, not bytes; a window probe is
+	// empty; a FIN passes a full congestion window; an acknowledgement of what was
+	// never sent is dropped without a word, and a SYN in TIME-WAIT that opens
+	// nothing is answered.
+	LikeLinux bool
 	// RACK selects RFC 8985 loss detection where SACK is in use.
 	RACK bool
 
@@ -91,6 +97,10 @@ type UserOptions struct {
 	UserTimeout time.Duration // RFC 5482; 0: none
 	// MaxSegment, if not 0, bounds the payload of what we send and advertise.
 	MaxSegment uint16
+	// NotSentLowat, if not 0, bounds how many bytes wait to be sent for the first
+	// time: a Write takes no more, and a writer is woken once less than half of
+	// it waits (TCP_NOTSENT_LOWAT).
+	NotSentLowat int64
 	// Clamp, if not 0, bounds the window advertised (TCP_WINDOW_CLAMP).
 	Clamp int
 }

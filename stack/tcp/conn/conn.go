@@ -94,6 +94,7 @@ type params struct {
 	pathMSS             uint16
 	delayedACK, rack    bool
 	noIdleRestart       bool
+	likeLinux           bool
 	congestion          string
 	scaling, sack, ecn  bool // offered; after the handshake: agreed
 }
@@ -150,6 +151,7 @@ func (c *Conn) init(now Time, cfg *Config) {
 
 		invalidRateLimit: cfg.InvalidRateLimit,
 		noIdleRestart:    cfg.NoIdleRestart,
+		likeLinux:        cfg.LikeLinux,
 		rack:             cfg.RACK,
 		scaling:          cfg.WindowScaling,
 		sack:             cfg.SACK,

@@ -37,8 +37,8 @@ type Info struct {
 	Backoff  int // doublings of the timeout in force
 	Probes   int // window or keepalive probes unanswered
 
-	// How long ago data was last sent and received, and a segment received;
-	// 0 if never.
+	// How long ago data was last sent (0 if never) and received (counted from
+	// the handshake if never), and a segment received.
 	LastDataSent, LastDataReceived, LastReceived time.Duration
 	// How long the sender was busy, and of that how long the peer's window or
 	// the send buffer held it back.
@@ -122,8 +122,8 @@ func (c *Conn) Info(now Time) Info {
 	if c.snd.last != 0 {
 		i.LastDataSent = now.Sub(c.snd.last)
 	}
-	if c.delack.arrived != 0 {
-		i.LastDataReceived = now.Sub(c.delack.arrived)
+	if last := max(c.delack.arrived, c.chrono.opened); last != 0 {
+		i.LastDataReceived = now.Sub(last)
 	}
 	if c.cc != nil {
 		i.InFlight = c.flight()

@@ -10,6 +10,7 @@ import (
 // if one is due, is owed and comes from Output.
 func (c *Conn) Input(now Time, s *Segment) DropReason {
 	c.stats.SegsIn++
+	c.sendq.news = true
 	verdict := c.input(now, s)
 	if verdict != NotDropped {
 		c.drops[verdict]++
@@ -208,7 +209,9 @@ func (c *Conn) checkAck(now Time, s *Segment) DropReason {
 	}
 	switch {
 	case c.snd.nxt.LessThan(s.Ack):
-		c.oweChallenge(now)
+		if !c.cfg.likeLinux || c.state != StateEstablished {
+			c.oweChallenge(now)
+		}
 		return DropAckUnsentData
 	case s.Ack.LessThan(c.snd.una.Add(-c.snd.maxWnd)):
 		// https://www.rfc-editor.org/rfc/rfc5961#section-5.2

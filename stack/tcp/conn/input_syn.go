@@ -96,6 +96,10 @@ func (c *Conn) ackSYN(now Time, s *Segment) {
 	c.timers.stop(timerRTO)
 	c.rtt.backoff = 0
 	c.loss.retries = 0
+	c.chrono.opened = now
+	if c.cfg.likeLinux {
+		c.growLinux()
+	}
 }
 
 // establish completes a passive or simultaneous open with the peer's ACK.
@@ -144,7 +148,7 @@ func (c *Conn) checkSYN(now Time, s *Segment) DropReason {
 			return DropInvalidSYN
 		}
 	}
-	if c.state == StateTimeWait && !s.Has(header.TCPFlagAck) {
+	if c.state == StateTimeWait && !s.Has(header.TCPFlagAck) && !c.cfg.likeLinux {
 		// One that Reusable would not have: "silently drop the incoming SYN
 		// segment". To challenge it would be in vain, as the peer's reset that
 		// answers is ignored here. https://www.rfc-editor.org/rfc/rfc6191#section-2

@@ -106,3 +106,59 @@ func TestNagle(t *testing.T) {
 		t.Errorf("without delay: %v", *got)
 	}
 }
+
+// A record's end is a segment's end, in every transmission, and the last record
+// waits for company as any small segment does.
+func TestRecords(t *testing.T) {
+	w := established(t, func(a, b *Config) { a.MSS = 1012 })
+	w.run(time.Second, nil)
+	got := payloadSizes(w)
+	for _, n := range []int{300, 1700, 100, 1} {
+		w.a.write(w, noise(n, uint64(n)))
+		w.a.c.EndRecord()
+	}
+	lost := false
+	w.fate = func(from *host, s *Segment) (time.Duration, int) {
+		if from == w.a && s.DataLen() == 700 && !lost {
+			lost = true
+			return 0, 0
+		}
+		return 0, 1
+	}
+	w.settle(w.a)
+	if !equal(*got, []int{300, 1000, 700, 100}) {
+		t.Errorf("at once: %v; want what ends a record, but not the last octet", *got)
+	}
+	w.run(5*time.Second, nil)
+	if !equal(*got, []int{300, 1000, 700, 100, 1, 700}) && !equal(*got, []int{300, 1000, 700, 100, 700, 1}) {
+		t.Errorf("in the end: %v", *got)
+	}
+	w.b.read(w)
+	if len(w.b.got) != 2101 {
+		t.Errorf("%d bytes arrived", len(w.b.got))
+	}
+}
+
+// What MSG_MORE holds leaves with the next acknowledgement, and at a push.
+func TestMoreIsMomentary(t *testing.T) {
+	w := established(t, func(a, b *Config) { a.Options.NoDelay = true; a.MSS = 1012 })
+	w.run(time.Second, nil)
+	got := payloadSizes(w)
+	w.a.c.Write(w.now, newBytes(1100), 1100, true)
+	w.run(15*time.Millisecond, nil)
+	if !equal(*got, []int{1000}) {
+		t.Fatalf("before the acknowledgement: %v", *got)
+	}
+	w.run(20*time.Millisecond, nil)
+	if !equal(*got, []int{1000, 100}) {
+		t.Fatalf("after it: %v", *got)
+	}
+	w.run(time.Second, nil)
+	w.a.c.Write(w.now, newBytes(10), 10, true)
+	w.settle(w.a)
+	w.a.c.Push()
+	w.settle(w.a)
+	if !equal(*got, []int{1000, 100, 10}) {
+		t.Fatalf("pushed: %v", *got)
+	}
+}

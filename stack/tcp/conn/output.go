@@ -18,6 +18,7 @@ func (c *Conn) Output(now Time, out *Segment) bool {
 	*out = Segment{}
 	if !c.output(now, out) {
 		c.clockActivity(now)
+		c.wakeWriter()
 		return false
 	}
 	c.stats.SegsOut++
@@ -204,7 +205,7 @@ func (c *Conn) outputNew(now Time, out *Segment) bool {
 	}
 	c.head(now, out, c.snd.nxt)
 	c.fillData(out, c.snd.nxt, n, fin)
-	if n > 0 && (c.snd.nxt.Add(n) == c.sendq.end || out.GSOSize != 0) {
+	if n > 0 && c.pushes(c.snd.nxt.Add(n), out) {
 		out.Flags |= header.TCPFlagPsh
 	}
 	c.markECN(out, true)
@@ -215,6 +216,13 @@ func (c *Conn) outputNew(now Time, out *Segment) bool {
 	return true
 }
 
+// pushes reports whether a segment of new data that ends at end asks the peer to
+// deliver at once: where the user's writing or a record ends, and, as Linux has
+// it, where a run of segments does and where silly window avoidance is overridden.
+func (c *Conn) pushes(end seqnum.Value, s *Segment) bool {
+	return end == c.sendq.end || s.GSOSize != 0 || c.user.force || c.sendq.endsRecord(end)
+}
+
 // mayCarry decides how much new data may go into a segment now, and whether
 // the FIN goes with it. probe is a tail loss probe, which the congestion
 // window does not hold back.
@@ -222,13 +230,19 @@ func (c *Conn) mayCarry(now Time, probe bool) (n seqnum.Size, fin bool) {
 	var (
 		size   = seqnum.Size(max(c.segmentSize()-int(c.sackRoom()), 1))
 		unsent = c.unsent()
+		piece  = c.sendq.toRecordEnd(c.snd.nxt, unsent)
 		usable = c.usableWindow()
 		room   = c.cwnd() - c.flight()
+		last   = piece == unsent // of what there is to send
 	)
+	if c.cfg.likeLinux && last && c.finPending() && piece <= size {
+		room = max(room, int64(size)) // the congestion window does not hold back the end
+		probe = true
+	}
 	if probe {
 		room = max(room, int64(size))
 	}
-	if c.flight() > 0 && (room < int64(min(size, max(unsent, 1))) || c.packetsFull(int(size))) && !probe || room <= 0 {
+	if c.flight() > 0 && (room < int64(min(size, max(piece, 1))) || c.packetsFull(int(size))) && !probe || room <= 0 {
 		c.loss.usage.note(c.snd.una, c.snd.nxt, c.flight(), true)
 		return 0, false
 	}
@@ -236,11 +250,11 @@ func (c *Conn) mayCarry(now Time, probe bool) (n seqnum.Size, fin bool) {
 	if c.cfg.gsoMax >= 2*int(size) && c.sackRoom() == 0 {
 		most = seqnum.Size(c.cfg.gsoMax) / size * size
 	}
-	n = min(unsent, usable, most, seqnum.Size(max(room, int64(size))))
-	if n > size && n%size != 0 && (n < unsent || !c.finPending() && c.holdSmall()) {
+	n = min(piece, usable, most, seqnum.Size(max(room, int64(size))))
+	if n > size && n%size != 0 && (n < piece || last && !c.finPending() && c.holdSmall()) {
 		n -= n % size // the tail waits, like any small segment
 	}
-	if n < size && !(probe && n > 0) && !c.maySendSmall(n, unsent) {
+	if n < size && !(probe && n > 0) && !c.maySendSmall(n, piece, last) {
 		return 0, false
 	}
 	// A FIN behind no data goes even into a closed window: what keeps a peer

@@ -58,7 +58,7 @@ func (c *Conn) outputProbe(now Time, out *Segment) bool {
 	kind := c.owed.probe
 	c.owed.probe = noProbe
 	c.outputEmpty(now, out, c.probeSeq())
-	if kind == windowProbe {
+	if kind == windowProbe && !c.cfg.likeLinux {
 		out.Payload = buffer.MakeWithData([]byte{0})
 	}
 	return true

@@ -50,6 +50,9 @@ func (c *Conn) thaw(now Time) {
 	c.delack.arrived += Time(still)
 	c.loss.stalled += Time(still)
 	c.chrono.since += Time(still)
+	if c.chrono.opened != 0 {
+		c.chrono.opened += Time(still)
+	}
 	c.owed.synSent += Time(still)
 	if c.tune.begun != 0 {
 		c.tune.begun += Time(still)

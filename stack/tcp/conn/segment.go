@@ -12,14 +12,16 @@ import (
 // addresses: those are the caller's. It may be far larger than the MSS: a run
 // of consecutive segments that a link merged, or one that a link will cut.
 type Segment struct {
-	Seq     seqnum.Value
-	Ack     seqnum.Value // meaningful with the ACK flag only
-	Flags   header.TCPFlags
-	Window  uint16 // as it stands in the header, not scaled
-	CE      bool   // in: the packet carried ECN's Congestion Experienced mark
-	ECT     bool   // out: mark the packet ECN-Capable Transport, ECT(0)
-	Urgent  uint16 // urgent pointer; ignored but kept for traces
-	GSOSize uint16 // out: cut the payload into pieces of this many bytes; 0: one piece
+	Seq    seqnum.Value
+	Ack    seqnum.Value // meaningful with the ACK flag only
+	Flags  header.TCPFlags
+	Window uint16 // as it stands in the header, not scaled
+	CE     bool   // in: the packet carried ECN's Congestion Experienced mark
+	ECT    bool   // out: mark the packet ECN-Capable Transport, ECT(0)
+	Urgent uint16 // urgent pointer; ignored but kept for traces
+	// GSOSize is the size in bytes of the pieces that the payload is to be cut
+	// into (out), or was merged from (in); 0: it is one piece, or nobody knows.
+	GSOSize uint16
 	Options Options
 	// Payload is owned by whoever holds the segment. Input takes it over;
 	// Output hands it over.

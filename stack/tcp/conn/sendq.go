@@ -2,6 +2,7 @@ package conn
 
 import (
 	"io"
+	"slices"
 	"sort"
 
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -18,6 +19,11 @@ type sendQueue struct {
 	max    int          // the send buffer's size, bytes
 	cap    int          // how far auto-tuning may raise max; 0: it may not
 	wanted bool         // a Write found no room
+	news   bool         // a segment has come since that was last looked at
+	// records are where records end that no segment may reach across, in order
+	// (MSG_EOR).
+	records []seqnum.Value
+	burst   seqnum.Value // where the last burst begins; see linuxSpace
 }
 
 // chunk is a piece of memory that is filled once, from front to back. Segments
@@ -79,6 +85,31 @@ func (q *sendQueue) tail(n int) *chunk {
 	return &q.chunks[len(q.chunks)-1]
 }
 
+// endRecord makes the end of what is queued the end of a record.
+func (q *sendQueue) endRecord() {
+	if n := len(q.records); q.size() > 0 && (n == 0 || q.records[n-1] != q.end) {
+		q.records = append(q.records, q.end)
+	}
+}
+
+// toRecordEnd is how far it is from seq to the end of its record, at most n.
+func (q *sendQueue) toRecordEnd(seq seqnum.Value, n seqnum.Size) seqnum.Size {
+	if len(q.records) == 0 {
+		return n
+	}
+	i := sort.Search(len(q.records), func(i int) bool { return seq.LessThan(q.records[i]) })
+	if i == len(q.records) {
+		return n
+	}
+	return min(n, seq.Size(q.records[i]))
+}
+
+// endsRecord reports whether a record ends at seq.
+func (q *sendQueue) endsRecord(seq seqnum.Value) bool {
+	_, found := slices.BinarySearchFunc(q.records, seq, func(a, b seqnum.Value) int { return int(int32(a - b)) })
+	return found
+}
+
 // slice puts references to the n bytes from seq on into p.
 func (q *sendQueue) slice(seq seqnum.Value, n seqnum.Size, p *buffer.Buffer) {
 	i := 0
@@ -104,6 +135,9 @@ func (q *sendQueue) ack(una seqnum.Value) {
 		una = q.end // una may count our FIN
 	}
 	q.start = una
+	for len(q.records) > 0 && q.records[0].LessThanEq(una) {
+		q.records = q.records[1:]
+	}
 	done := 0
 	for done < len(q.chunks) && q.chunks[done].end().LessThanEq(una) && q.chunks[done].used > 0 {
 		q.chunks[done].view.Release()
@@ -121,6 +155,6 @@ func (q *sendQueue) release() {
 	for i := range q.chunks {
 		q.chunks[i].view.Release()
 	}
-	q.chunks = nil
+	q.chunks, q.records = nil, nil
 	q.start = q.end
 }

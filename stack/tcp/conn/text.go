@@ -71,7 +71,7 @@ func (c *Conn) trim(s *Segment) DropReason {
 // for it.
 func (c *Conn) takeInOrder(now Time, s *Segment) {
 	n := s.DataLen()
-	c.measureMSS(n)
+	c.measureMSS(s)
 	c.timeReceiver(now, s)
 	c.rcv.nxt = c.rcv.nxt.Add(n)
 	if c.reasm.hasFIN && c.reasm.fin.LessThan(c.rcv.nxt) {
@@ -113,7 +113,7 @@ func (c *Conn) takeOutOfOrder(now Time, s *Segment) DropReason {
 			c.oweDuplicate()
 			return DropOfoQueuePrune
 		}
-		c.measureMSS(s.DataLen())
+		c.measureMSS(s)
 		r := c.reasm.insert(s)
 		if r.added == 0 {
 			verdict = DropOfoMerge
@@ -134,8 +134,12 @@ func (c *Conn) takeOutOfOrder(now Time, s *Segment) DropReason {
 }
 
 // measureMSS learns the peer's segment size from what it sends. A segment
-// larger than we ever offered was merged on its way.
-func (c *Conn) measureMSS(n seqnum.Size) {
+// larger than we ever offered was merged on its way; the link may know of what.
+func (c *Conn) measureMSS(s *Segment) {
+	n := s.DataLen()
+	if s.GSOSize != 0 {
+		n = min(n, seqnum.Size(s.GSOSize))
+	}
 	if n > seqnum.Size(c.rcv.mss) {
 		c.rcv.mss = uint16(min(n, seqnum.Size(c.cfg.advMSS)))
 	}

@@ -104,8 +104,8 @@ func (c *Conn) tuneReceive(now Time, n int) {
 // while this one's is being acknowledged.
 func (c *Conn) tuneSend() {
 	q := &c.sendq
-	if q.cap == 0 {
-		return
+	if q.cap == 0 || c.cfg.likeLinux {
+		return // wakeWriter does it
 	}
 	want := 2 * c.cwnd()
 	if want > int64(q.max) {

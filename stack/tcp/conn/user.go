@@ -2,6 +2,7 @@ package conn
 
 import (
 	"io"
+	"math"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
@@ -12,14 +13,15 @@ import (
 // userState is what the user has asked for.
 type userState struct {
 	opts       UserOptions
-	finWanted  bool  // the sending side was shut during the handshake
-	readShut   bool  // the receiving side is shut: an empty queue is the end
-	more       bool  // the last Write said that another follows
-	hasRead    bool  // since a window was last advertised
-	uncork     bool  // the cork has held long enough
-	force      bool  // send into a window however small
-	keepalives uint8 // probes unanswered
-	probed     Time  // when the last left
+	finWanted  bool         // the sending side was shut during the handshake
+	readShut   bool         // the receiving side is shut: an empty queue is the end
+	more       bool         // the last Write said that another follows
+	moreAt     seqnum.Value // SND.UNA then
+	hasRead    bool         // since a window was last advertised
+	uncork     bool         // the cork has held long enough
+	force      bool         // send into a window however small
+	keepalives uint8        // probes unanswered
+	probed     Time         // when the last left
 }
 
 func (u *userState) init(cfg *Config) {
@@ -55,17 +57,28 @@ func (c *Conn) Write(now Time, r io.Reader, n int, more bool) (int, error) {
 	case n == 0:
 		return 0, nil
 	}
-	if c.frozen || c.sendq.space() == 0 {
+	room := 0
+	if !c.frozen {
+		room = c.space(n)
+	}
+	if room < n {
 		c.sendq.wanted = true
+	}
+	if room == 0 {
 		return 0, ErrWouldBlock
 	}
-	if c.sendq.space() < n {
-		c.sendq.wanted = true
-	}
-	done, err := c.sendq.write(r, min(n, c.sendq.space()))
-	c.user.more = more
+	done, err := c.sendq.write(r, room)
+	c.user.more, c.user.moreAt = more, c.snd.una
 	c.armCork(now)
 	return done, err
+}
+
+// EndRecord says that what was written so far ends a record: no segment will
+// carry bytes from both sides of this place (MSG_EOR).
+func (c *Conn) EndRecord() {
+	if canSend.has(c.state) {
+		c.sendq.endRecord()
+	}
 }
 
 // Read copies up to n bytes of the receive queue to w, and drops them from it
@@ -127,21 +140,7 @@ func (c *Conn) Writable() int {
 	if c.frozen || !canSend.has(c.state) {
 		return 0
 	}
-	return c.sendq.space()
-}
-
-// WriteReady reports whether enough of the send queue is free to wake a writer
-// for: a third (Linux sk_stream_is_writeable).
-func (c *Conn) WriteReady() bool {
-	return c.Writable() > 0 && c.sendq.space() >= c.sendq.size()/2
-}
-
-// wakeWriter tells a writer that found no room of the room there is now.
-func (c *Conn) wakeWriter() {
-	if c.sendq.wanted && c.sendq.space() >= c.sendq.size()/2 {
-		c.sendq.wanted = false
-		c.events |= EventWritable
-	}
+	return c.space(math.MaxInt32)
 }
 
 // Unsent is how many bytes were written and not yet sent, Unacked how many
@@ -256,8 +255,7 @@ func (c *Conn) SetOptions(now Time, o UserOptions) {
 		c.startKeepalive(now)
 	}
 	if old.Cork && !o.Cork || !old.NoDelay && o.NoDelay {
-		c.user.uncork = true
-		c.user.more = false
+		c.Push()
 	}
 	if o.MaxSegment != 0 {
 		c.snd.mss = min(c.snd.mss, o.MaxSegment)
