@@ -68,7 +68,9 @@ func (c *Conn) Write(now Time, r io.Reader, n int, more bool) (int, error) {
 		return 0, ErrWouldBlock
 	}
 	done, err := c.sendq.write(r, room)
-	c.user.more, c.user.moreAt = more, c.snd.una
+	if c.user.more = more; more {
+		c.user.moreAt = c.snd.una
+	}
 	c.armCork(now)
 	return done, err
 }
