@@ -154,21 +154,22 @@ func (b Bytes) Slice(lo, hi int) (part Bytes) {
 // Ages and times left are as of the moment of the checkpoint.
 //
 // The tags number the fields in the binary form; a number is never used for
-// anything else again.
+// anything else again. A sequence number that is near SendSeq or RecvSeq is
+// written as what it is away from that, and its tag says so.
 type Extra struct {
 	ISS uint32 `wire:"1"` // our initial sequence number
 	IRS uint32 `wire:"2"` // the peer's
 
 	Congestion Congestion    `wire:"3"`
 	RTT        RTT           `wire:"4"`
-	Sent       []SentSegment `wire:"5"` // the scoreboard, in order of sequence
-	Held       []Span        `wire:"6"` // data that arrived before its turn, in order
-	EarlyFIN   *uint32       `wire:"7"` // where the peer's FIN stands that came before its turn
+	Sent       []SentSegment `wire:"5"`      // the scoreboard, in order of sequence
+	Held       []Span        `wire:"6"`      // data that arrived before its turn, in order
+	EarlyFIN   *uint32       `wire:"7,recv"` // where the peer's FIN stands that came before its turn
 
 	TSRecent    uint32        `wire:"8"` // the peer's timestamp to echo (TS.Recent)
 	TSRecentAge time.Duration `wire:"9"`
 	// Advertised is the right-most window edge that the peer was ever told.
-	Advertised uint32 `wire:"10"`
+	Advertised uint32 `wire:"10,recv"`
 
 	ECN     ECN           `wire:"11"`
 	PathMSS uint16        `wire:"12"` // largest segment the path takes, bytes of payload and options
@@ -194,8 +195,8 @@ type Extra struct {
 
 // Range is a run of sequence numbers, Start included and End not.
 type Range struct {
-	Start uint32 `wire:"1"`
-	End   uint32 `wire:"2"`
+	Start uint32 `wire:"1,recv"`
+	End   uint32 `wire:"2,recv"`
 }
 
 // Recovery is what loss recovery remembers besides the scoreboard.
@@ -211,7 +212,7 @@ type Recovery struct {
 	// RACK (RFC 8985): the last sent of all segments that were delivered, if
 	// any was, and how much reordering to expect.
 	Seen      bool          `wire:"7"`
-	SeenEnd   uint32        `wire:"8"`
+	SeenEnd   uint32        `wire:"8,send"`
 	SeenAge   time.Duration `wire:"9"`
 	SeenRTT   time.Duration `wire:"10"`
 	Reordered bool          `wire:"11"`
@@ -220,7 +221,7 @@ type Recovery struct {
 
 	// How the last reduction could prove to have been wrong (RFC 3522, 5682).
 	Undo          bool   `wire:"14"`
-	UndoFrom      uint32 `wire:"15"`
+	UndoFrom      uint32 `wire:"15,send"`
 	UndoCount     int    `wire:"16"`
 	UndoResent    bool   `wire:"17"`
 	UndoTimestamp uint32 `wire:"18"`
@@ -230,29 +231,29 @@ type Recovery struct {
 	ProbeDue      bool   `wire:"20"`
 	Probing       bool   `wire:"21"`
 	ProbeRepeated bool   `wire:"22"`
-	ProbeEnd      uint32 `wire:"23"`
+	ProbeEnd      uint32 `wire:"23,send"`
 
 	// Stalled is how long the oldest segment has been waiting.
 	Stalled time.Duration `wire:"24"`
 	// Round: the round trip in progress ends when this is acknowledged.
-	Round uint32 `wire:"25"`
+	Round uint32 `wire:"25,send"`
 	// Whether the congestion window was what held the sender back.
 	Limited      bool   `wire:"26"`
 	MostInFlight int64  `wire:"27"`
-	LimitedUntil uint32 `wire:"28"`
+	LimitedUntil uint32 `wire:"28,send"`
 }
 
 // Activity is when something last happened, and what follows from that.
 type Activity struct {
-	DataSent     time.Duration `wire:"1"` // since data was last sent; negative: never
-	DataReceived time.Duration `wire:"2"` // since data last came; negative: never
-	Received     time.Duration `wire:"3"` // since any segment last came
-	SmallEnd     uint32        `wire:"4"` // end of the last small segment (RFC 896)
-	RecvMSS      uint16        `wire:"5"` // largest payload the peer has sent
-	QuickACKs    uint8         `wire:"6"` // acknowledgements not to be delayed
-	Interactive  bool          `wire:"7"` // our data answers the peer's
-	OwedACKs     uint8         `wire:"8"` // acknowledgements that had not left yet
-	Probes       uint8         `wire:"9"` // keepalive probes unanswered
+	DataSent     time.Duration `wire:"1"`      // since data was last sent; negative: never
+	DataReceived time.Duration `wire:"2"`      // since data last came; negative: never
+	Received     time.Duration `wire:"3"`      // since any segment last came
+	SmallEnd     uint32        `wire:"4,send"` // end of the last small segment (RFC 896)
+	RecvMSS      uint16        `wire:"5"`      // largest payload the peer has sent
+	QuickACKs    uint8         `wire:"6"`      // acknowledgements not to be delayed
+	Interactive  bool          `wire:"7"`      // our data answers the peer's
+	OwedACKs     uint8         `wire:"8"`      // acknowledgements that had not left yet
+	Probes       uint8         `wire:"9"`      // keepalive probes unanswered
 
 	// Tuning of the receive buffer: the receiver's own measure of the round
 	// trip, what the user took since it began, and the most in any.
@@ -264,14 +265,14 @@ type Activity struct {
 
 // Congestion is where a connection stands in controlling congestion.
 type Congestion struct {
-	Name      string           `wire:"1"` // the algorithm's
-	Window    int64            `wire:"2"` // bytes
-	Threshold int64            `wire:"3"` // bytes; 0: none yet
-	State     map[string]int64 `wire:"4"` // what only the algorithm knows
-	Phase     uint8            `wire:"5"` // Linux's enum tcp_ca_state: Open, Disorder, CWR, Recovery, Loss
-	Point     uint32           `wire:"6"` // the phase ends when this is acknowledged
-	DupACKs   uint32           `wire:"7"` // in a row
-	Retries   int              `wire:"8"` // retransmission timeouts in a row
+	Name      string           `wire:"1"`      // the algorithm's
+	Window    int64            `wire:"2"`      // bytes
+	Threshold int64            `wire:"3"`      // bytes; 0: none yet
+	State     map[string]int64 `wire:"4"`      // what only the algorithm knows
+	Phase     uint8            `wire:"5"`      // Linux's enum tcp_ca_state: Open, Disorder, CWR, Recovery, Loss
+	Point     uint32           `wire:"6,send"` // the phase ends when this is acknowledged
+	DupACKs   uint32           `wire:"7"`      // in a row
+	Retries   int              `wire:"8"`      // retransmission timeouts in a row
 }
 
 // RTT is the round-trip time estimate of RFC 6298.
@@ -285,7 +286,7 @@ type RTT struct {
 
 // SentSegment is one entry of the scoreboard.
 type SentSegment struct {
-	Seq   uint32        `wire:"1"`
+	Seq   uint32        `wire:"1,send"`
 	Len   uint32        `wire:"2"`
 	Flags uint8         `wire:"3"` // SegmentSACKed and the others
 	Age   time.Duration `wire:"4"` // since it was last sent
@@ -301,7 +302,7 @@ const (
 
 // Span is data that arrived before its turn.
 type Span struct {
-	Seq  uint32 `wire:"1"`
+	Seq  uint32 `wire:"1,recv"`
 	Data Bytes  `wire:"2"`
 }
 
