@@ -10,7 +10,7 @@ TESTP    ?= 2
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
 
 .PHONY: build
 build: ## build bin/ustack
@@ -47,6 +47,10 @@ fuzz: ## run every fuzz target for FUZZTIME (30s)
 .PHONY: bench
 bench: ## run the benchmarks whose name matches BENCH (all)
 	$(GO) test -p 1 -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+.PHONY: bench-wire
+bench-wire: ## goodput against the kernel over a wire that loses packets, into bench/README.md
+	$(GO) run ./bench/wire -runs 7 -beside 3 -write bench/README.md
 
 .PHONY: portable
 portable: ## build and vet what embedders ship, for every system they ship it on

@@ -8,18 +8,16 @@ import (
 	"time"
 )
 
-// TestTargets holds the goodput table against what it is to show.
-//
-// gVisor's Reno does not follow RFC 5681: once a recovery is over it doubles
-// the window each round trip, far above ssthresh. Where losses are random and
-// the buffer is deep, that is faster than Reno may be; where it is not, it
-// collapses. So ours has to reach 0.95 of gVisor's or what the formula for a
-// conforming Reno promises.
+// TestTargets holds the goodput table against what it is to show: no cell below
+// 0.95 of gVisor's, but for those that are named here, 1.15 times gVisor's by
+// geometric mean where losses are 1% and more, and within 5% of the link's rate
+// where there are none and the buffer is one bandwidth-delay product. A named
+// cell that comes to meet its target fails: then it is to be taken off the list.
 func TestTargets(t *testing.T) {
 	tab := goodputTable()
 	records := readTable(t, tab)
 	var logs float64
-	lossy := 0
+	lossy, listed := 0, 0
 	for i, c := range cells() {
 		name := strings.Join(tab.rows[i].key, ",")
 		v := make([]float64, len(records[i]))
@@ -27,22 +25,27 @@ func TestTargets(t *testing.T) {
 			v[j], _ = strconv.ParseFloat(records[i][j], 64)
 		}
 		got, other, link := v[4], v[5], v[6]
-		want := 0.95 * other
-		if c.cc == "reno" {
-			want = min(want, renoGoodput(c.path))
-		}
-		if got < want {
-			t.Errorf("%s: %v Mbit/s, gVisor's has %v, want at least %.3f", name, got, other, want)
-		}
-		if c.loss == 0 && c.buffer == 1 {
-			if full := got >= 0.95*link; full == short[name] {
-				t.Errorf("%s: %v Mbit/s of %v without loss; known to fall short: %v", name, got, link, short[name])
+		if slower[name] {
+			listed++
+			if got >= 0.95*other {
+				t.Errorf("%s: %v Mbit/s, gVisor's has %v: no longer slower, take it off the list", name, got, other)
 			}
+			if least := renoGoodput(c.path); got < least {
+				t.Errorf("%s: %v Mbit/s, a Reno that follows RFC 5681 has %.3f", name, got, least)
+			}
+		} else if got < 0.95*other {
+			t.Errorf("%s: %v Mbit/s, gVisor's has %v", name, got, other)
+		}
+		if c.loss == 0 && c.buffer == 1 && got < 0.95*link {
+			t.Errorf("%s: %v Mbit/s of %v without loss", name, got, link)
 		}
 		if c.loss >= 0.01 {
 			logs += math.Log(got / other)
 			lossy++
 		}
+	}
+	if listed != len(slower) {
+		t.Errorf("%d of the %d cells that are named as slower exist", listed, len(slower))
 	}
 	if mean := math.Exp(logs / float64(lossy)); mean < 1.15 {
 		t.Errorf("%.3f times gVisor's goodput at 1%% loss and more, by geometric mean of %d rows; want 1.15", mean, lossy)
@@ -51,24 +54,37 @@ func TestTargets(t *testing.T) {
 	}
 }
 
-// short lists the cells without loss and with one bandwidth-delay product of
-// buffer that are known to stay below 0.95 of the link's rate, of which headers
-// alone take 0.035. TestTargets fails for one that no longer does.
-var short = map[string]bool{
-	// 94.0 of 100 Mbit/s. The path holds eight packets and the buffer eight
-	// more. Reno halves to what just fills the path, and with so few in flight
-	// a loss waits for RACK's reordering window, a quarter of the round trip.
-	"0,1,1,reno": true,
-}
+// slower lists the cells in which gVisor's Reno is faster because it is not
+// Reno: ARCHITECTURE.md says how.
+var slower = func() map[string]bool {
+	m := map[string]bool{}
+	for trip, buffers := range map[string]string{
+		"0.1,100": "0.25",
+		"0.1,300": "0.25 1 4",
+		"1,20":    "1 4",
+		"1,100":   "0.25 1 4",
+		"1,300":   "0.25 1 4",
+		"3,1":     "4",
+		"3,20":    "4",
+		"3,100":   "0.25 1 4",
+		"3,300":   "0.25 1 4",
+		"10,1":    "4",
+		"10,20":   "0.25 1 4",
+		"10,100":  "0.25 1 4",
+		"10,300":  "0.25 1 4",
+	} {
+		for _, buffer := range strings.Fields(buffers) {
+			m[trip+","+buffer+",reno"] = true
+		}
+	}
+	return m
+}()
 
 // renoGoodput is what Reno reaches, in Mbit/s, when acknowledgements are not
 // delayed and the timeout is never below 200 ms: the model of Padhye, Firoiu,
 // Towsley and Kurose, "Modeling TCP Throughput" (1998), equation 30.
 func renoGoodput(p path) float64 {
 	link := p.mbps * segment / 1500
-	if p.loss == 0 {
-		return link
-	}
 	rtt := p.rtt.Seconds()
 	rto := rtt + (200 * time.Millisecond).Seconds()
 	perSecond := 1 / (rtt*math.Sqrt(2*p.loss/3) + rto*min(1, 3*math.Sqrt(3*p.loss/8))*p.loss*(1+32*p.loss*p.loss))

@@ -164,7 +164,7 @@ func (c *Conn) reduce(now Time, to phase, why cc.Signal, news int64) {
 		if to == phaseRecovery {
 			first = int64(c.segmentSize())
 		}
-		c.loss.prr.begin(c.cc.Threshold(), c.undelivered()+news, c.flight(), first)
+		c.loss.prr.begin(c.cc.Threshold(), c.undelivered()+news, c.flight(), first, news > 0 || !c.loss.usage.limited)
 	}
 	c.ecn.cwr = c.cfg.ecn // for whatever reason it was reduced (RFC 3168 section 6.1.2)
 	c.loss.phase = to

@@ -120,11 +120,24 @@ func (c *Conn) detectRACK(now Time) {
 	}
 }
 
-// onReorder runs when the reordering window of some segment has closed.
+// onReorder runs when the reordering window of some segment has closed, or the
+// first retransmission has waited long enough for a delivery to make room.
 func (c *Conn) onReorder(now Time) {
+	p, calm := &c.loss.prr, c.loss.phase < phaseRecovery
 	c.detectRACK(now)
-	if c.board.lostOut.segs > 0 {
-		c.enterRecovery(now, 0)
-		c.armRetransmit(now)
+	if c.board.lostOut.segs == 0 {
+		return
 	}
+	c.enterRecovery(now, 0)
+	if calm {
+		p.patience = now.Add(c.rtt.min / 4)
+	}
+	if p.waits(c.flight()) {
+		if now >= p.patience {
+			p.afford(c.flight())
+		} else if p.patience < c.timers.at[timerReorder] {
+			c.timers.set(timerReorder, p.patience)
+		}
+	}
+	c.armRetransmit(now)
 }
