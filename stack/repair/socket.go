@@ -17,8 +17,8 @@ type Socket interface {
 	// State is where the connection is.
 	State() (State, error)
 
-	// SetRepair freezes or thaws. ErrPermission without the right to;
-	// ErrInvalid for a listener or a mode there is not.
+	// SetRepair freezes or thaws. ErrPermission for a listener, and without the
+	// right to; ErrInvalid for a mode there is not.
 	SetRepair(Mode) error
 	// Repair reports whether it is frozen.
 	Repair() (bool, error)

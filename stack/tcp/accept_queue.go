@@ -1,6 +1,9 @@
 package tcp
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // acceptQueue holds a listener's connections until they are accepted: embryos,
 // whose handshake is under way, and ready ones. Its lock is the last to be
@@ -8,6 +11,8 @@ import "sync"
 //
 // https://www.rfc-editor.org/rfc/rfc4987 says what the bounds are for.
 type acceptQueue struct {
+	frozen atomic.Bool // in repair; it is set with mu held
+
 	mu      sync.Mutex
 	backlog int // at least 1
 	closed  bool
@@ -150,7 +155,7 @@ func (q *acceptQueue) promote(e *Endpoint) bool {
 func (q *acceptQueue) next() *Endpoint {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.ready) == 0 {
+	if len(q.ready) == 0 || q.frozen.Load() {
 		return nil
 	}
 	e := q.ready[0]
@@ -163,7 +168,7 @@ func (q *acceptQueue) next() *Endpoint {
 func (q *acceptQueue) pending() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.ready) > 0
+	return len(q.ready) > 0 && !q.frozen.Load()
 }
 
 // isClosed reports whether the queue takes no more connections.

@@ -100,6 +100,9 @@ func (p *place) reservation(port uint16) ports.Reservation {
 
 // register puts the endpoint into the stack's table under id. e.mu is held.
 func (e *Endpoint) register(p *place, nets []tcpip.NetworkProtocolNumber, id stack.TransportEndpointID) tcpip.Error {
+	if id.RemotePort != 0 && e.proto.places.taken(id) {
+		return &tcpip.ErrPortInUse{} // the connection between these ends is elsewhere
+	}
 	err := e.stack.RegisterTransportEndpoint(nets, ProtocolNumber, id, e, p.flags, p.device)
 	if err == nil {
 		p.registered, p.listedFor = true, nets
@@ -146,6 +149,10 @@ func (e *Endpoint) release() {
 	if e.route != nil {
 		e.route.Release()
 		e.route = nil
+	}
+	if e.kept != nil {
+		e.kept.abandon()
+		e.kept = nil
 	}
 	e.timer.stop()
 	e.stack.CompleteTransportEndpointCleanup(e)

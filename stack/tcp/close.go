@@ -1,6 +1,8 @@
 package tcp
 
 import (
+	"cmp"
+
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/waiter"
 
@@ -88,12 +90,13 @@ func (e *Endpoint) close(now conn.Time) {
 	switch s := e.conn.State(); {
 	case s == conn.StateClosed:
 		e.conn.Release() // what had come before it ended, and was not read
-	case s == conn.StateSynSent:
+	case s == conn.StateSynSent && !e.conn.Frozen():
 		e.giveUp(now, &tcpip.ErrAborted{})
-	case linger.Enabled && linger.Timeout == 0:
+	case linger.Enabled && linger.Timeout == 0 && !e.conn.Frozen():
 		e.conn.Abort(now)
 	default:
 		e.lateSettings()
+		e.entomb()
 		e.conn.Close(now)
 	}
 	e.writeShut = true
@@ -101,6 +104,19 @@ func (e *Endpoint) close(now conn.Time) {
 	e.wake |= waiter.ReadableEvents | waiter.WritableEvents
 	if e.conn.State() != conn.StateClosed {
 		tcpip.AddDanglingEndpoint(e)
+	}
+}
+
+// entomb leaves a tombstone where a frozen connection is about to end: it lives
+// elsewhere, and what is still on its way here must draw no reset. e.mu is held.
+func (e *Endpoint) entomb() {
+	if !e.conn.Frozen() {
+		return
+	}
+	lifetime := cmp.Or(e.proto.options.snapshot().tuning.Tombstone, DefaultTombstone)
+	if lifetime > 0 {
+		// If the place is kept already, so much the better.
+		_, _ = e.proto.places.put(e.proto, e.info.ID, true, 0, lifetime)
 	}
 }
 
@@ -126,6 +142,7 @@ func (e *Endpoint) Abort() {
 			return
 		}
 		e.userGone, e.writeShut = true, true
+		e.entomb()
 		e.conn.Abort(now)
 	})
 }

@@ -72,6 +72,7 @@ type Endpoint struct {
 	strays  []packet         // for others, once the lock is let go
 	abandon []*Endpoint      // to be aborted then
 	timer   timer
+	kept    *reservation // holds what comes while the connection, restored, is frozen
 	gauges  gauges
 	rcvBuf  int // conn's buffer sizes as last seen
 	sndBuf  int

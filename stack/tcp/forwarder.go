@@ -55,6 +55,9 @@ func (f *Forwarder) HandlePacket(id stack.TransportEndpointID, pkt *stack.Packet
 	if f.proto.receive(id, pkt, &r.syn) != conn.NotDropped {
 		return true // counted; there is no one to answer to
 	}
+	if f.proto.places.swallow(&r.syn) {
+		return true
+	}
 	r.tag, r.tagged = pkt.ExperimentOptionValue()
 	if !f.admit(id) {
 		r.syn.release()

@@ -146,6 +146,7 @@ func (e *Endpoint) input(now conn.Time, p *packet) {
 		// It found the endpoint while there was a connection, which has ended
 		// since. Its tuple may mean something to another endpoint.
 		e.strays = append(e.strays, *p)
+	case e.kept != nil && e.kept.hold(p):
 	case e.embryo != nil:
 		e.inputEmbryo(now, p)
 	default:

@@ -26,6 +26,11 @@ type listener struct {
 func (e *Endpoint) Listen(backlog int) tcpip.Error {
 	e.mu.Lock()
 	defer e.unlock()
+	return e.listen(backlog, false)
+}
+
+// listen makes a bound endpoint a listener, frozen or not. e.mu is held.
+func (e *Endpoint) listen(backlog int, frozen bool) tcpip.Error {
 	switch e.EndpointState() {
 	case StateListen:
 		e.listening.Load().queue.setBacklog(backlog)
@@ -36,6 +41,7 @@ func (e *Endpoint) Listen(backlog int) tcpip.Error {
 	}
 	l := &listener{ep: e}
 	l.queue.setBacklog(backlog)
+	l.queue.frozen.Store(frozen)
 	// Packets come as soon as the endpoint is registered.
 	e.listening.Store(l)
 	if err := e.register(&e.place, e.place.nets, e.info.ID); err != nil {
@@ -93,6 +99,13 @@ func (l *listener) deliver(child *Endpoint) {
 
 // input takes a segment that was sent to the listener, and owns it.
 func (l *listener) input(p *packet) {
+	switch {
+	case l.ep.proto.places.swallow(p):
+		return
+	case l.queue.frozen.Load():
+		l.refuse(p, conn.DropSocketRepair)
+		return
+	}
 	switch action, reason := conn.ListenVerdict(&p.seg); action {
 	case conn.ListenOpen:
 		l.inputSyn(p)

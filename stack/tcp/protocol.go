@@ -84,6 +84,7 @@ type protocol struct {
 	prober  *prober // nil: nobody wants to see
 	secrets secrets
 	options options
+	places  places
 
 	stats          tcpip.TCPStats     // the stack's
 	droppedPackets *tcpip.StatCounter // the stack's
@@ -126,6 +127,7 @@ func newProtocol(s *stack.Stack, congestion string, probe TCPProbeFunc) *protoco
 	}
 	p.secrets.init(s.SecureRNG().Reader)
 	p.options.init(congestion)
+	p.places.clock = s.Clock()
 	return p
 }
 
@@ -179,8 +181,8 @@ func (*protocol) ParsePorts(b []byte) (src, dst uint16, err tcpip.Error) {
 func (*protocol) Parse(pkt *stack.PacketBuffer) bool { return parse.TCP(pkt) }
 
 // Close implements stack.TransportProtocol. The stack has aborted the
-// endpoints before, and there is nothing else that runs.
-func (*protocol) Close() {}
+// endpoints before.
+func (p *protocol) Close() { p.places.close() }
 
 // Wait implements stack.TransportProtocol.
 func (*protocol) Wait() {}

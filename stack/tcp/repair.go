@@ -36,11 +36,29 @@ func (e *Endpoint) SetRepair(m repair.Mode) (err error) {
 		return err
 	}
 	e.drain(now) // nor what came before it and has not been looked at
+	if m != repair.On {
+		e.replay(now)
+	}
 	for m == repair.On && e.sending {
 		// Packets made before are still on their way out.
 		e.quiet.Wait()
 	}
 	return nil
+}
+
+// replay gives the connection, which has been thawed, what was held for it. It
+// counts as arriving now: how long it was held is nothing to do with the path.
+// e.mu is held.
+func (e *Endpoint) replay(now conn.Time) {
+	if e.kept == nil {
+		return
+	}
+	list := e.kept.replay()
+	e.kept = nil
+	for i := range list {
+		list[i].seg.Arrived = now
+		e.input(now, &list[i])
+	}
 }
 
 // Frozen reports whether the endpoint's connection is in repair mode.

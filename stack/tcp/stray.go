@@ -21,7 +21,11 @@ func (p *protocol) HandleUnknownDestinationPacket(id stack.TransportEndpointID, 
 }
 
 // answerStray answers a segment that belongs to no connection, and releases it.
+// One that belongs to a connection which is elsewhere has no answer.
 func (p *protocol) answerStray(s *packet) {
+	if p.places.swallow(s) {
+		return
+	}
 	p.drop(conn.DropNoSocket)
 	p.answerReset(s)
 }

@@ -2,6 +2,7 @@ package tcp
 
 import (
 	"errors"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -25,9 +26,17 @@ type Tuning struct {
 	// NotSentLowat is the bound of SetNotSentLowat for endpoints that set none
 	// (Linux tcp_notsent_lowat). 0: none.
 	NotSentLowat int64
+	// Tombstone is how long the place of a connection that was closed in repair
+	// mode swallows segments: 0: DefaultTombstone; negative: it answers them with
+	// a reset, as Linux does.
+	Tombstone time.Duration
 	// ECN says when congestion notification is used.
 	ECN ECNMode
 }
+
+// DefaultTombstone is as long as TIME-WAIT: no segment that was under way when
+// the connection left arrives later.
+const DefaultTombstone = DefaultTCPTimeWaitTimeout
 
 // ECNMode says when a connection uses Explicit Congestion Notification (RFC
 // 3168). The values are Linux's of tcp_ecn.

@@ -252,6 +252,9 @@ func (c *Conn) Drops() *[NumDropReasons]uint32 { return &c.drops }
 // that was written.
 func (c *Conn) finSeq() seqnum.Value { return c.sendq.end }
 
+// FINQueued reports whether our FIN follows, or has followed, what was written.
+func (c *Conn) FINQueued() bool { return finQueued.has(c.state) || c.user.finWanted }
+
 // finSent reports whether our FIN has been sent at least once.
 func (c *Conn) finSent() bool {
 	return finQueued.has(c.state) && c.finSeq().LessThan(c.snd.nxt)

@@ -174,23 +174,9 @@ func (c *Conn) restoreCongestion(now Time, g *repair.Congestion) {
 func (c *Conn) restoreSent(now Time, sent []repair.SentSegment) {
 	b := &c.board
 	if len(sent) == 0 {
-		n := c.snd.una.Size(c.snd.nxt)
-		if !c.state.Synchronized() || n == 0 {
-			return
+		if c.state.Synchronized() {
+			c.countAsSent(now, c.snd.una, c.snd.nxt)
 		}
-		fin := c.finSent()
-		if fin {
-			n--
-		}
-		b.sent(now, c.snd.una, uint32(n), uint32(c.segmentSize()))
-		if fin {
-			b.sent(now, c.finSeq(), 1, 1)
-		}
-		for i := range b.recs {
-			b.recs[i].flags |= recEver
-			b.rtxq = append(b.rtxq, rtx{b.recs[i].seq, now})
-		}
-		b.scan, c.loss.stalled = c.snd.nxt, now
 		return
 	}
 	b.scan = c.snd.una

@@ -72,20 +72,13 @@ func (c *Conn) readCore(now Time, s *snapshot) {
 		RecvSeq:   uint32(c.rcv.nxt),
 		RecvQueue: s.refer(&c.recvq.data),
 
-		FINQueued:   finQueued.has(c.state) || c.user.finWanted,
+		FINQueued:   c.FINQueued(),
 		FINSent:     c.finSent(),
 		FINAcked:    c.finAcked(),
 		FINReceived: c.rcv.fin,
 
-		Options: repair.Options{
-			MSS:        c.snd.mss,
-			Scaling:    c.cfg.scaling,
-			SendScale:  c.snd.wscale,
-			RecvScale:  c.rcv.wscale,
-			SACK:       c.cfg.sack,
-			Timestamps: c.tstamp.on,
-		},
-		Window: c.Window(),
+		Options: c.RepairOptions(),
+		Window:  c.Window(),
 
 		Timestamp:       c.tstamp.value(now),
 		TimestampMicros: c.tstamp.micros,
@@ -149,7 +142,7 @@ func (c *Conn) readExtra(now Time, s *snapshot) {
 		p := &c.reasm.spans[i]
 		x.Held = append(x.Held, repair.Span{Seq: uint32(p.seq), Data: s.refer(&p.data)})
 	}
-	if c.reasm.hasFIN {
+	if c.reasm.hasFIN && c.heldEnd().LessThanEq(c.reasm.fin) {
 		fin := uint32(c.reasm.fin)
 		x.EarlyFIN = &fin
 	}

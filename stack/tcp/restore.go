@@ -1,0 +1,298 @@
+package tcp
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"github.com/tcprepair/ustack/stack/repair"
+	"github.com/tcprepair/ustack/stack/tcp/conn"
+)
+
+// RepairFactory sets connections down on a stack whose TCP is this package's:
+// it is a repair.Factory, a repair.Restorer and a repair.Reserver. What it
+// returns are *RepairSockets. It is safe for concurrent use.
+type RepairFactory struct {
+	Stack *stack.Stack
+	// NIC is the interface that the connections use; 0 leaves it to the routes.
+	NIC tcpip.NICID
+	// Queue, if set, makes the queue that a new endpoint notifies.
+	Queue func() *waiter.Queue
+	// Share allows a connection to be restored to a port that a listener holds,
+	// or that is bound, even if it was not opened by its peer. One that was came
+	// of a listener, and may live beside one here too.
+	Share bool
+}
+
+var (
+	_ repair.Restorer = (*RepairFactory)(nil)
+	_ repair.Reserver = (*RepairFactory)(nil)
+)
+
+func sequence(v uint32) seqnum.Value { return seqnum.Value(v) }
+
+// protocol returns the stack's TCP.
+func (f *RepairFactory) protocol() (*protocol, error) {
+	if p := protocolOf(f.Stack); p != nil {
+		return p, nil
+	}
+	return nil, errNotOurs
+}
+
+// Socket implements repair.Factory.
+func (f *RepairFactory) Socket(local netip.AddrPort) (repair.Socket, error) {
+	p, err := f.protocol()
+	if err != nil {
+		return nil, err
+	}
+	_, net := toAddress(local.Addr())
+	e := f.endpoint(p, net)
+	return e.Repair(), nil
+}
+
+// endpoint makes an endpoint, which is nobody else's yet.
+func (f *RepairFactory) endpoint(p *protocol, net tcpip.NetworkProtocolNumber) *Endpoint {
+	wq := (*waiter.Queue)(nil)
+	if f.Queue != nil {
+		wq = f.Queue()
+	}
+	if wq == nil {
+		wq = new(waiter.Queue)
+	}
+	e := newEndpoint(p, net, wq)
+	e.info.BindNICID = f.NIC
+	return e
+}
+
+// Restore implements repair.Restorer: a connection in any state, or a listener
+// with those that nobody has accepted. What is returned is a *RepairSocket, and
+// frozen. If there is a tombstone or a reservation in the place it makes way;
+// what the reservation holds is for the connection, when it is thawed.
+//
+// The error wraps ErrAddress, ErrNoRoute, ErrAddrInUse, ErrState, ErrInvalid
+// or ErrTooBig of package repair.
+func (f *RepairFactory) Restore(snap *repair.Snapshot) (repair.Socket, error) {
+	p, err := f.protocol()
+	if err != nil {
+		return nil, err
+	}
+	if err := snap.Validate(); err != nil {
+		return nil, err
+	}
+	if snap.State == repair.StateListen {
+		return f.restoreListener(p, snap)
+	}
+	e, err := f.restore(p, snap, f.Share)
+	if err != nil {
+		return nil, err
+	}
+	e.unlock()
+	return e.Repair(), nil
+}
+
+// restore sets a connection down and returns its endpoint locked.
+func (f *RepairFactory) restore(p *protocol, snap *repair.Snapshot, shared bool) (*Endpoint, error) {
+	id, net := tuple(snap.Local, snap.Remote)
+	e := f.endpoint(p, net)
+	s := settlement{id: id, net: net, nic: f.NIC, shared: shared}
+	if x := snap.Extra; x != nil {
+		e.passive = x.Passive
+		s.shared = shared || x.Passive
+	}
+	s.start = func(now conn.Time, cfg *conn.Config) error {
+		if snap.Extra != nil {
+			// What the user or tuning made of the buffers may go as far as the
+			// stack allows.
+			o := p.options.snapshot()
+			cfg.RcvBufMax = max(cfg.RcvBufMax, o.rcvBuf.Max/SegOverheadFactor)
+			cfg.SndBufMax = max(cfg.SndBufMax, o.sndBuf.Max)
+		}
+		return e.conn.Restore(now, cfg, snap)
+	}
+	e.mu.Lock()
+	if err := e.settle(p.now(), &s); err != nil {
+		e.discard()
+		return nil, err
+	}
+	e.adopt(snap)
+	return e, nil
+}
+
+// tuple translates the two ends.
+func tuple(local, remote netip.AddrPort) (id stack.TransportEndpointID, net tcpip.NetworkProtocolNumber) {
+	id.LocalAddress, net = toAddress(local.Addr())
+	id.RemoteAddress, _ = toAddress(remote.Addr())
+	id.LocalPort, id.RemotePort = local.Port(), remote.Port()
+	return id, net
+}
+
+// settlement is where and how a connection is set down that has not been opened
+// by a handshake.
+type settlement struct {
+	id     stack.TransportEndpointID
+	net    tcpip.NetworkProtocolNumber
+	nic    tcpip.NICID
+	shared bool // the port may be somebody else's
+	start  func(now conn.Time, cfg *conn.Config) error
+}
+
+// settle gives an endpoint that has no connection one that comes from
+// elsewhere, and registers it. After an error the endpoint is as it was. e.mu
+// is held.
+func (e *Endpoint) settle(now conn.Time, s *settlement) error {
+	route, err := e.stack.FindRoute(s.nic, s.id.LocalAddress, s.id.RemoteAddress, s.net, false)
+	if err != nil {
+		if e.stack.CheckLocalAddress(s.nic, s.net, s.id.LocalAddress) == 0 {
+			return fmt.Errorf("%w: %s", repair.ErrAddress, s.id.LocalAddress)
+		}
+		return fmt.Errorf("%w: %s", repair.ErrNoRoute, s.id.RemoteAddress)
+	}
+	was, id := e.info, e.info.ID
+	undo := func() {
+		e.info, e.info.ID, e.route = was, id, nil
+		route.Release()
+	}
+	e.route, e.info.ID, e.info.NetProto = route, s.id, s.net
+	cfg := e.config(now)
+	if err := s.start(now, &cfg); err != nil {
+		undo()
+		return err
+	}
+	place, failed := e.settleAt(s)
+	if failed != nil {
+		e.conn.Release()
+		e.conn = conn.Conn{}
+		e.conn.SetRepair(now, repair.On) // as it was, or as good as gone
+		undo()
+		return failed
+	}
+	e.place = place
+	e.info.RegisterNICID = s.nic
+	e.info.BindAddr = s.id.LocalAddress
+	e.started = true
+	e.connectDone = e.conn.State() != conn.StateSynSent
+	e.counted = *e.conn.Counters() // which the stack's have not seen, and shall not
+	e.gauges.enter(e.proto, e.conn.State())
+	e.kept = e.proto.places.fill(s.id)
+	return nil
+}
+
+// settleAt takes the port and the place in the stack's table.
+func (e *Endpoint) settleAt(s *settlement) (place, error) {
+	p := place{
+		nets: []tcpip.NetworkProtocolNumber{s.net},
+		addr: s.id.LocalAddress,
+		dest: tcpip.FullAddress{Addr: s.id.RemoteAddress, Port: s.id.RemotePort},
+	}
+	if s.shared {
+		p.portReserved = e.stack.ReserveTuple(p.reservation(s.id.LocalPort))
+	} else if _, err := e.stack.ReservePort(e.stack.SecureRNG(), p.reservation(s.id.LocalPort), nil); err == nil {
+		p.portReserved = true
+	} else if !e.proto.connected(s.id, s.net, s.nic) {
+		return place{}, fmt.Errorf("%w: port %d is bound here, or has a listener", repair.ErrAddrInUse, s.id.LocalPort)
+	}
+	var err tcpip.Error = &tcpip.ErrPortInUse{}
+	if p.portReserved || s.shared {
+		err = e.stack.RegisterTransportEndpoint(p.nets, ProtocolNumber, s.id, e, p.flags, p.device)
+	}
+	if err == nil {
+		p.registered, p.listedFor = true, p.nets
+		return p, nil
+	}
+	if p.portReserved {
+		e.stack.ReleasePort(p.reservation(s.id.LocalPort))
+	}
+	if _, dup := err.(*tcpip.ErrPortInUse); dup {
+		return place{}, fmt.Errorf("%w: there is a connection with the same ends", repair.ErrAddrInUse)
+	}
+	return place{}, fmt.Errorf("registering: %s", err)
+}
+
+// connected reports whether there is a connection between these very ends.
+func (p *protocol) connected(id stack.TransportEndpointID, net tcpip.NetworkProtocolNumber, nic tcpip.NICID) bool {
+	e, ok := p.stack.FindTransportEndpoint(net, ProtocolNumber, id, nic).(*Endpoint)
+	if !ok {
+		return false
+	}
+	i := e.Info().(*stack.TransportEndpointInfo)
+	return i.ID == id
+}
+
+// enter counts a connection that comes from elsewhere in a state.
+func (g *gauges) enter(p *protocol, s conn.State) {
+	if !s.Synchronized() {
+		return
+	}
+	g.connected = true
+	p.stats.CurrentConnected.Increment()
+	if s == conn.StateEstablished {
+		g.established = true
+		p.stats.CurrentEstablished.Increment()
+	}
+}
+
+// adopt takes the settings that a snapshot brought. e.mu is held, and e is
+// nobody else's yet.
+func (e *Endpoint) adopt(snap *repair.Snapshot) {
+	e.settings.user = e.conn.Options()
+	e.writeShut = snap.FINQueued
+	rcv, snd := e.conn.Buffers()
+	e.ops.SetReceiveBufferSize(int64(rcv)*SegOverheadFactor, false)
+	e.ops.SetSendBufferSize(int64(snd), false)
+	u := &e.settings.user
+	// The handlers would lock e for what the connection has already.
+	e.ops.InitHandler(&nicChecker{stack: e.stack}, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
+	defer e.ops.InitHandler(e, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
+	e.ops.SetKeepAlive(u.Keepalive.On)
+	e.ops.SetDelayOption(!u.NoDelay)
+	e.ops.SetCorkOption(u.Cork)
+	x := snap.Extra
+	if x == nil {
+		return
+	}
+	e.ops.SetLinger(tcpip.LingerOption{Enabled: x.Socket.Linger, Timeout: max(x.Socket.LingerTimeout, 0)})
+	e.settings.rcvBufSet = x.Socket.RecvBuffer > 0 && x.Socket.RecvBufferMax == 0
+	e.settings.sndBufSet = x.Socket.SendBuffer > 0 && x.Socket.SendBufferMax == 0
+	e.readShut = x.ReadShut
+	if x.Orphan {
+		e.userGone = true
+		tcpip.AddDanglingEndpoint(e)
+	}
+}
+
+// Reserve implements repair.Reserver.
+func (f *RepairFactory) Reserve(flow repair.Flow, hold int, lifetime time.Duration) (repair.Reservation, error) {
+	return f.keep(flow, false, hold, lifetime)
+}
+
+// Bury implements repair.Reserver. ErrAddrInUse if there is a connection.
+func (f *RepairFactory) Bury(flow repair.Flow, lifetime time.Duration) (repair.Reservation, error) {
+	return f.keep(flow, true, 0, lifetime)
+}
+
+func (f *RepairFactory) keep(flow repair.Flow, tomb bool, hold int, lifetime time.Duration) (repair.Reservation, error) {
+	p, err := f.protocol()
+	if err != nil {
+		return nil, err
+	}
+	if err := flow.Validate(); err != nil {
+		return nil, err
+	}
+	if hold < 0 || lifetime <= 0 {
+		return nil, fmt.Errorf("%w: %d bytes for %v", repair.ErrInvalid, hold, lifetime)
+	}
+	id, net := tuple(flow.Local, flow.Remote)
+	if p.connected(id, net, f.NIC) {
+		return nil, fmt.Errorf("%w: there is a connection with the same ends", repair.ErrAddrInUse)
+	}
+	r, err := p.places.put(p, id, tomb, hold, lifetime)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the place is kept already", err)
+	}
+	return r, nil
+}
