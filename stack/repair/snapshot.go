@@ -191,6 +191,9 @@ type Extra struct {
 	Blocks   []Range  `wire:"21"` // SACK blocks to report, the latest first
 	Recovery Recovery `wire:"22"`
 	Activity Activity `wire:"23"`
+	// Records are where records end that no segment may reach across, within
+	// what is not acknowledged, in order (MSG_EOR).
+	Records []uint32 `wire:"24"`
 }
 
 // Range is a run of sequence numbers, Start included and End not.
@@ -259,8 +262,12 @@ type Activity struct {
 	// trip, what the user took since it began, and the most in any.
 	RecvRTT    time.Duration `wire:"10"`
 	Taken      int           `wire:"11"`
-	TakenSince time.Duration `wire:"12"`
+	TakenSince time.Duration `wire:"12"` // negative: it has taken nothing yet
 	MostTaken  int           `wire:"13"`
+
+	// More: the last write said that another follows (MSG_MORE), and nothing
+	// has been acknowledged since.
+	More bool `wire:"14"`
 }
 
 // Congestion is where a connection stands in controlling congestion.
@@ -332,6 +339,8 @@ type SocketOptions struct {
 
 	MaxSegment  uint16 `wire:"12"` // TCP_MAXSEG
 	WindowClamp int    `wire:"13"` // TCP_WINDOW_CLAMP, bytes
+	// NotSentLowat is TCP_NOTSENT_LOWAT, bytes.
+	NotSentLowat int64 `wire:"14"`
 }
 
 // TimerKind names a timer.

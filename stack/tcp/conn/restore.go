@@ -44,6 +44,7 @@ func (c *Conn) Restore(now Time, cfg *Config, s *repair.Snapshot) error {
 		c.restoreActivity(now, &x.Activity)
 		c.restoreTimers(now, x.Timers)
 	} else {
+		c.startTuning(c.window())
 		c.restoreCongestion(now, &repair.Congestion{})
 		c.restoreSent(now, nil)
 	}

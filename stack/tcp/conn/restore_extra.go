@@ -71,6 +71,7 @@ func (c *Conn) restoreExtra(now Time, x *repair.Extra) {
 		latest:   boundRTT(x.RTT.Latest),
 		backoff:  min(x.RTT.Backoff, 32),
 	}
+	c.restoreRecords(x.Records)
 	c.restoreHeld(x)
 	c.owed.synSends = x.SYNSends
 	for i, at := range c.stats.list() {
@@ -96,6 +97,7 @@ func (c *Conn) restoreSocket(o *repair.SocketOptions) {
 		u.MaxSegment = max(o.MaxSegment, minMSS)
 	}
 	u.Clamp = min(max(o.WindowClamp, 0), maxRun)
+	u.NotSentLowat = min(max(o.NotSentLowat, 0), maxRun)
 	restoreBuffer(&c.sendq.max, &c.sendq.cap, o.SendBuffer, o.SendBufferMax)
 	restoreBuffer(&c.recvq.max, &c.recvq.cap, o.RecvBuffer, o.RecvBufferMax)
 }
@@ -110,6 +112,17 @@ func restoreBuffer(size, most *int, newSize, newMost int) {
 	*size, *most = min(newSize, limit), 0
 	if newMost > *size {
 		*most = min(newMost, limit)
+	}
+}
+
+// restoreRecords takes the ends of records that lie within the send queue.
+func (c *Conn) restoreRecords(ends []uint32) {
+	at := c.sendq.start
+	for _, v := range ends {
+		if end := seqnum.Value(v); at.LessThan(end) && end.LessThanEq(c.sendq.end) {
+			c.sendq.records = append(c.sendq.records, end)
+			at = end
+		}
 	}
 }
 
@@ -275,5 +288,8 @@ func (c *Conn) restoreActivity(now Time, a *repair.Activity) {
 	}
 	c.tune.rtt = boundRTT(a.RecvRTT)
 	c.tune.copied, c.tune.most = min(max(a.Taken, 0), maxRun), min(max(a.MostTaken, 0), maxRun)
-	c.tune.begun = now.before(a.TakenSince)
+	c.tune.begun = now.happened(a.TakenSince)
+	if a.More {
+		c.user.more, c.user.moreAt = true, c.snd.una
+	}
 }

@@ -48,8 +48,12 @@ func describe(c *Conn, now Time) string {
 	i.RACK.Sent = 0
 	i.Busy, i.WindowLimited, i.BufferLimited, i.ResentTS, i.Spurious = 0, 0, 0, 0, false
 	rcv := c.rcv
+	user := c.user
+	if !user.more {
+		user.moreAt = 0
+	}
 	rcv.base = rcv.adv // what remains of rounding is of no account
-	s := fmt.Sprintf("%+v\nsnd %+v\nrcv %+v\nuser %+v\n", i, c.snd, rcv, c.user)
+	s := fmt.Sprintf("%+v\nsnd %+v\nrcv %+v\nuser %+v\n", i, c.snd, rcv, user)
 	for _, r := range c.board.recs {
 		s += fmt.Sprintf("%d+%d %#x %v\n", r.seq, r.size, r.flags, c.frozenAt.Sub(r.sent))
 	}

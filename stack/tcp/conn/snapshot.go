@@ -153,6 +153,9 @@ func (c *Conn) readExtra(now Time, s *snapshot) {
 	if c.tstamp.on {
 		x.TSRecentAge = now.Sub(c.tstamp.since)
 	}
+	for _, at := range c.sendq.records {
+		x.Records = append(x.Records, uint32(at))
+	}
 	x.Advertised = uint32(c.rcv.adv)
 	x.ECN = repair.ECN{Agreed: c.cfg.ecn, Echo: c.ecn.echo, CWR: c.ecn.cwr}
 	x.PathMSS = c.cfg.pathMSS
@@ -180,6 +183,7 @@ func (c *Conn) readSocket() repair.SocketOptions {
 		RecvBufferMax:     c.recvq.cap,
 		MaxSegment:        o.MaxSegment,
 		WindowClamp:       o.Clamp,
+		NotSentLowat:      o.NotSentLowat,
 	}
 }
 
@@ -245,10 +249,9 @@ func (c *Conn) readActivity(a *repair.Activity) {
 		Probes:       c.user.keepalives,
 		RecvRTT:      c.tune.rtt,
 		Taken:        c.tune.copied,
+		TakenSince:   ago(c.tune.begun),
 		MostTaken:    c.tune.most,
-	}
-	if c.tune.rtt != 0 {
-		a.TakenSince = ago(c.tune.begun)
+		More:         c.user.more && c.user.moreAt == c.snd.una,
 	}
 }
 
