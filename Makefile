@@ -45,7 +45,11 @@ fuzz: ## run every fuzz target for FUZZTIME (30s)
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 .PHONY: bench
-bench: ## run the benchmarks whose name matches BENCH (all)
+bench: ## compare speed and memory with gVisor's TCP and the kernel's (QUICK=1: within a minute)
+	$(GO) run ./bench $(if $(QUICK),-quick) $(BENCHFLAGS)
+
+.PHONY: gobench
+gobench: ## run the Go benchmarks whose name matches BENCH (all)
 	$(GO) test -p 1 -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
 .PHONY: bench-wire

@@ -12,6 +12,7 @@ import (
 const (
 	gvisor    = "gvisor.dev/gvisor/"
 	gvisorTCP = "gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	gonet     = "gvisor.dev/gvisor/pkg/tcpip/adapters/gonet" // links gvisorTCP
 )
 
 // pureData are gVisor's packages that only describe data.
@@ -43,7 +44,11 @@ var walls = []wall{
 	{packages: "stack/...", ours: []string{"stack/..."}, others: []string{"..."}, denied: []string{gvisorTCP}},
 	{packages: "internal/daemon", ours: []string{"stack/...", "internal/..."}, others: []string{"..."}, denied: []string{modulePath + "/internal/demo"}},
 	{packages: "cmd/...", ours: []string{"internal/...", "stack/repair/..."}, others: []string{"..."}},
-	{packages: "...", ours: []string{"stack/...", "internal/..."}, others: []string{"..."}},
+	// Those that compare ours with gVisor's TCP, or have it for a peer.
+	{packages: "bench/...", ours: []string{"bench/...", "stack/...", "internal/..."}, others: []string{"..."}},
+	{packages: "internal/netsim", ours: []string{"stack/...", "internal/..."}, others: []string{"..."}},
+	{packages: "internal/demo", ours: []string{"stack/...", "internal/..."}, others: []string{"..."}},
+	{packages: "...", ours: []string{"stack/...", "internal/..."}, others: []string{"..."}, denied: []string{gvisorTCP, gonet}},
 }
 
 // effects are the standard packages with which code could wait, look at the
@@ -179,6 +184,13 @@ func TestWallsStand(t *testing.T) {
 		{"cmd/ustack", modulePath + "/internal/daemon", true},
 		{"cmd/ustack", modulePath + "/stack/tcp", false},
 		{"internal/daemon", modulePath + "/cmd/ustack", false},
+		{"bench", gvisorTCP, true},
+		{"bench", gonet, true},
+		{"bench", modulePath + "/bench/inmemory", true},
+		{"internal/netsim", gvisorTCP, true},
+		{"internal/packetdrill", gvisorTCP, false},
+		{"internal/netlab", gonet, false},
+		{"stack", modulePath + "/bench/inmemory", false},
 	} {
 		if got := mayImport(tt.pkg, tt.imp); got != tt.want {
 			t.Errorf("may %s import %s? got %v, want %v", tt.pkg, path.Base(tt.imp), got, tt.want)
