@@ -1,7 +1,6 @@
 package stack
 
 import (
-	"fmt"
 	"net/netip"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -95,12 +94,11 @@ func (s *Stack) Drops() Drops {
 // SetRepair freezes (repair.On) or thaws a connection by its ID. For an ID that
 // is not in Conns the error wraps ErrNoConn.
 func (s *Stack) SetRepair(id uint64, m repair.Mode) error {
-	for _, ep := range tcp.Endpoints(s.net) {
-		if ep.ID() == id && isConn(ep) {
-			return setRepair(ep, m)
-		}
+	ep, err := s.endpoint(id)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("%w: %d", ErrNoConn, id)
+	return setRepair(ep, m)
 }
 
 func setRepair(ep *tcp.Endpoint, m repair.Mode) error {

@@ -12,6 +12,9 @@ import (
 //	GET  /v1/status              Status
 //	GET  /v1/conns               []Conn
 //	POST /v1/conns/{id}/repair   RepairRequest -> Conn
+//	POST /v1/conns/{id}/checkpoint  -> the snapshot, in its binary form
+//	POST /v1/conns/{id}/bury        -> {}
+//	POST /v1/restore             a snapshot -> Conn
 //	GET  /v1/drops               {"REASON": count, ...}
 //
 // An error is {"error": "one line"} with a status of 400 or above.

@@ -55,33 +55,91 @@ func (c *Client) Repair(ctx context.Context, id uint64, m repair.Mode) (conn Con
 	return conn, c.call(ctx, http.MethodPost, path, RepairRequest{Mode: m.String()}, &conn)
 }
 
-// call does one request. The error is one line.
+// Checkpoint freezes a connection and writes its snapshot to w. After a
+// *Refusal nothing has changed; after another error the connection may be
+// frozen, and what is in w is not whole.
+func (c *Client) Checkpoint(ctx context.Context, id uint64, w io.Writer) (n int64, err error) {
+	body, err := c.do(ctx, http.MethodPost, fmt.Sprintf("/v1/conns/%d/checkpoint", id), nil)
+	if err != nil {
+		return 0, err
+	}
+	defer body.Close()
+	return io.Copy(w, body)
+}
+
+// Bury ends a frozen connection that lives elsewhere now; its peer is told
+// nothing, and what it still sends here is swallowed for a while.
+func (c *Client) Bury(ctx context.Context, id uint64) error {
+	var nothing struct{}
+	return c.call(ctx, http.MethodPost, fmt.Sprintf("/v1/conns/%d/bury", id), nil, &nothing)
+}
+
+// Restore sets a connection down and returns how it then is. The snapshot is
+// written as it is sent, not held a second time.
+func (c *Client) Restore(ctx context.Context, snap *repair.Snapshot) (conn Conn, err error) {
+	r, w := io.Pipe()
+	go func() {
+		_, err := snap.WriteTo(w)
+		w.CloseWithError(err)
+	}()
+	defer r.Close()
+	body, err := c.do(ctx, http.MethodPost, "/v1/restore", r)
+	if err != nil {
+		return Conn{}, err
+	}
+	defer body.Close()
+	return conn, c.decode(body, &conn)
+}
+
+// Refusal is a daemon's answer that it will not do what it was asked; nothing
+// has changed.
+type Refusal struct{ Why string }
+
+// Error implements error.
+func (r *Refusal) Error() string { return r.Why }
+
+// call does one request with JSON both ways. The error is one line.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
-	var body io.Reader
+	var request io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
 			return err
 		}
-		body = bytes.NewReader(b)
+		request = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://ustack"+path, body)
+	body, err := c.do(ctx, method, path, request)
 	if err != nil {
 		return err
 	}
+	defer body.Close()
+	return c.decode(body, out)
+}
+
+// do does one request and returns the body of the answer, which is the
+// caller's to close.
+func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://ustack"+path, body)
+	if err != nil {
+		return nil, err
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return c.explain(err)
+		return nil, c.explain(err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		var e apiError
-		if err := json.NewDecoder(resp.Body).Decode(&e); err != nil || e.Error == "" {
-			return fmt.Errorf("control socket %s: unexpected answer: %s", c.path, resp.Status)
-		}
-		return errors.New(e.Error)
+	var e apiError
+	if err := json.NewDecoder(resp.Body).Decode(&e); err != nil || e.Error == "" {
+		return nil, fmt.Errorf("control socket %s: unexpected answer: %s", c.path, resp.Status)
 	}
-	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+	return nil, &Refusal{e.Error}
+}
+
+func (c *Client) decode(body io.Reader, out any) error {
+	if err := json.NewDecoder(body).Decode(out); err != nil {
 		return fmt.Errorf("control socket %s: unreadable answer: %w", c.path, err)
 	}
 	return nil

@@ -19,7 +19,10 @@ import (
 type controller struct {
 	stack  *stack.Stack
 	status func() Status
-	log    *slog.Logger
+	// adopter finds the service of a port, as a function that takes over one
+	// of its connections.
+	adopter func(port uint16) (func(duplex) error, error)
+	log     *slog.Logger
 }
 
 // newControlServer makes the HTTP server for the control socket.
@@ -28,6 +31,9 @@ func newControlServer(c *controller) *http.Server {
 	mux.HandleFunc("GET /v1/status", c.getStatus)
 	mux.HandleFunc("GET /v1/conns", c.getConns)
 	mux.HandleFunc("POST /v1/conns/{id}/repair", c.postRepair)
+	mux.HandleFunc("POST /v1/conns/{id}/checkpoint", c.postCheckpoint)
+	mux.HandleFunc("POST /v1/conns/{id}/bury", c.postBury)
+	mux.HandleFunc("POST /v1/restore", c.postRestore)
 	mux.HandleFunc("GET /v1/drops", c.getDrops)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, fmt.Errorf("no such call: %s %s", r.Method, r.URL.Path))
@@ -56,9 +62,9 @@ func (c *controller) getConns(w http.ResponseWriter, _ *http.Request) {
 const maxRequest = 4096
 
 func (c *controller) postRepair(w http.ResponseWriter, r *http.Request) {
-	id, err := strconv.ParseUint(r.PathValue("id"), 10, 64)
+	id, err := connID(r)
 	if err != nil {
-		fail(w, http.StatusBadRequest, fmt.Errorf("connection ID %q is not a number", r.PathValue("id")))
+		fail(w, http.StatusBadRequest, err)
 		return
 	}
 	var req RepairRequest
@@ -85,6 +91,14 @@ func (c *controller) postRepair(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	reply(w, newConn(list[i]))
+}
+
+func connID(r *http.Request) (uint64, error) {
+	id, err := strconv.ParseUint(r.PathValue("id"), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("connection ID %q is not a number", r.PathValue("id"))
+	}
+	return id, nil
 }
 
 func repairStatus(err error) int {

@@ -131,7 +131,7 @@ func (d *Daemon) open() (err error) {
 			return fmt.Errorf("service %v: %w", s, err)
 		}
 	}
-	d.control = newControlServer(&controller{stack: d.stack, status: d.Status, log: d.log})
+	d.control = newControlServer(&controller{stack: d.stack, status: d.Status, adopter: d.adopter, log: d.log})
 	return nil
 }
 

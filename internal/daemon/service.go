@@ -107,6 +107,9 @@ func (s Service) validate() error {
 type server interface {
 	// serve accepts connections until shutdown or until the listener fails.
 	serve() error
+	// adopt serves a connection that was not accepted here, from where it
+	// stands.
+	adopt(c duplex)
 	// shutdown accepts no more and ends in order what is open; when ctx ends
 	// it gives up on the rest.
 	shutdown(ctx context.Context) error

@@ -1,0 +1,109 @@
+package daemon
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tcprepair/ustack/stack/repair"
+)
+
+// A connection to a service is written down, buried, restored, and served on
+// from where it stood.
+func TestMoveThroughControlSocket(t *testing.T) {
+	d, peer := inMemory(t, Service{Name: "echo", Port: 7}, Service{Name: "http", Port: 80, Dir: t.TempDir()})
+	for port, talk := range map[string][2]string{
+		"7":  {"hello", "hello"},
+		"80": {"GET /none HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 404 Not Found\r\n"},
+	} {
+		c := dial(t, peer, "10.0.0.2:"+port)
+		client := NewClient(d.cfg.Control)
+		ctx := timeout(t, 20*time.Second)
+		list, err := client.Conns(ctx)
+		if err != nil || len(list) != 1 {
+			t.Fatal(list, err)
+		}
+		var file bytes.Buffer
+		if _, err := client.Checkpoint(ctx, list[0].ID, &file); err != nil {
+			t.Fatal(err)
+		}
+		snap, err := repair.Read(bytes.NewReader(file.Bytes()), repair.Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var no *Refusal
+		if _, err := client.Restore(ctx, snap); !errors.As(err, &no) {
+			t.Errorf("restored beside itself: %v", err)
+		}
+		if err := client.Bury(ctx, list[0].ID); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(c, talk[0]); err != nil {
+			t.Fatal(err)
+		}
+		got, err := client.Restore(ctx, snap)
+		if err != nil || got.Frozen || got.Remote != list[0].Remote {
+			t.Fatalf("restored: %+v, %v", got, err)
+		}
+		answer := make([]byte, len(talk[1]))
+		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := io.ReadFull(c, answer); err != nil || string(answer) != talk[1] {
+			t.Errorf("port %s: %q, %v", port, answer, err)
+		}
+		c.Close()
+		waitFor(t, "the connection to end", func() bool {
+			list, err := client.Conns(ctx)
+			return err == nil && len(list) == 0
+		})
+	}
+}
+
+func TestMoveRefusals(t *testing.T) {
+	d, peer := inMemory(t, Service{Name: "echo", Port: 7})
+	c := dial(t, peer, "10.0.0.2:7")
+	client := NewClient(d.cfg.Control)
+	ctx := timeout(t, 20*time.Second)
+	list, err := client.Conns(ctx)
+	if err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	id := list[0].ID
+	snap, err := d.Stack().Checkpoint(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Stack().SetRepair(id, repair.Off); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := *snap
+	elsewhere.Local = netip.AddrPortFrom(snap.Local.Addr(), 9)
+	_, noService := client.Restore(ctx, &elsewhere)
+	_, noConn := client.Checkpoint(ctx, 999999, io.Discard)
+	for _, tt := range []struct {
+		what string
+		err  error
+		want string
+	}{
+		{"no such service", noService, "no service on port 9"},
+		{"no such connection", noConn, "no such connection: 999999"},
+		{"not frozen", client.Bury(ctx, id), "connection is not frozen"},
+		{"not a snapshot", client.call(ctx, "POST", "/v1/restore", "text", &struct{}{}), "snapshot"},
+	} {
+		var no *Refusal
+		if !errors.As(tt.err, &no) || !strings.Contains(no.Why, tt.want) || strings.Contains(no.Why, "\n") {
+			t.Errorf("%s: %v, want %q", tt.what, tt.err, tt.want)
+		}
+	}
+	if _, err := c.Write([]byte("still here")); err != nil {
+		t.Fatal(err)
+	}
+	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	got := make([]byte, 10)
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != "still here" {
+		t.Errorf("after the refusals: %q, %v", got, err)
+	}
+}

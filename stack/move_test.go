@@ -1,0 +1,86 @@
+package stack
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/tcprepair/ustack/stack/repair"
+)
+
+// A connection is written down, buried, and set down again over its tombstone;
+// what was in either queue arrives, once and in order.
+func TestMove(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		t.Run(host, func(t *testing.T) {
+			s := newLoopback(t)
+			client, server := s.pair(t, host)
+			must := func(_ int, err error) {
+				t.Helper()
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			must(server.Write([]byte("unread ")))
+			snap, err := client.Checkpoint()
+			if err != nil {
+				t.Fatal(err)
+			}
+			must(server.Write([]byte("sent while it was away")))
+			var file bytes.Buffer
+			if _, err := snap.WriteTo(&file); err != nil {
+				t.Fatal(err)
+			}
+			snap.Release()
+			if snap, err = repair.Read(&file, repair.Limits{}); err != nil {
+				t.Fatal(err)
+			}
+
+			if _, err := s.Restore(snap); !errors.Is(err, repair.ErrAddrInUse) {
+				t.Errorf("restored beside itself: %v, want %v", err, repair.ErrAddrInUse)
+			}
+			if err := s.Bury(server.ID()); !errors.Is(err, ErrNotFrozen) {
+				t.Errorf("a living connection was buried: %v, want %v", err, ErrNotFrozen)
+			}
+			if err := s.Bury(client.ID()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := client.Read(make([]byte, 1)); err == nil {
+				t.Error("read from a buried connection")
+			}
+			if _, err := s.Checkpoint(client.ID()); !errors.Is(err, ErrNoConn) {
+				t.Errorf("a buried connection was read out: %v, want %v", err, ErrNoConn)
+			}
+
+			moved, err := s.Restore(snap)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer moved.Close()
+			if err := moved.SetRepair(repair.Off); err != nil {
+				t.Fatal(err)
+			}
+			must(moved.Write([]byte("answer")))
+			if err := moved.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(server); string(got) != "answer" || err != nil {
+				t.Errorf("the peer read %q, %v", got, err)
+			}
+			if err := server.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(moved); string(got) != "unread sent while it was away" || err != nil {
+				t.Errorf("the moved connection read %q, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestRestoreRefusesListener(t *testing.T) {
+	s := newLoopback(t)
+	if _, err := s.Restore(&repair.Snapshot{Core: repair.Core{State: repair.StateListen}}); !errors.Is(err, repair.ErrState) {
+		t.Errorf("a listener was restored as a connection: %v, want %v", err, repair.ErrState)
+	}
+}
