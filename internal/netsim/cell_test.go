@@ -21,6 +21,7 @@ type kind struct {
 	name    string
 	factory stack.TransportProtocolFactory
 	threads bool // it runs on goroutines of its own
+	setup   func(*netsim.Host) error
 }
 
 var (
@@ -63,6 +64,12 @@ func newArena(k kind, cc string, p path, seed uint64) (*arena, error) {
 	}
 	w.a, w.b = n.NewHost(k.factory), n.NewHost(k.factory)
 	for _, h := range []*netsim.Host{w.a, w.b} {
+		if k.setup != nil {
+			if err := k.setup(h); err != nil {
+				w.Close()
+				return nil, err
+			}
+		}
 		o := tcpip.CongestionControlOption(cc)
 		if err := h.Stack().SetTransportProtocolOption(tcp.ProtocolNumber, &o); err != nil {
 			w.Close()

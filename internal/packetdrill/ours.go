@@ -42,6 +42,8 @@ func tune(s *stack.Stack, name, value string) (bool, error) {
 		if t.NotSentLowat = int64(n); n == math.MaxUint32 {
 			t.NotSentLowat = 0
 		}
+	case "net.ustack.pacing":
+		t.Pacing = n != 0
 	case "net.ustack.like_linux":
 		t.LikeLinux = n != 0
 	default:

@@ -202,3 +202,43 @@ func TestMore(t *testing.T) {
 		t.Errorf("%q was sent after a while, want the write", s.payload)
 	}
 }
+
+// Pacing is off, unless the stack or the endpoint says otherwise, and a listener
+// hands on what it has.
+func TestPacingOption(t *testing.T) {
+	for _, tc := range []struct{ stack, listener, dialler bool }{{}, {stack: true}, {listener: true}, {dialler: true}} {
+		s := pair(t)
+		for _, st := range s {
+			tune := tcp.TuningOf(st)
+			tune.Pacing = tc.stack
+			if err := tcp.SetTuning(st, tune); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l, _ := listenEndpoint(t, s[1], families[0], 1, 7, 4)
+		if got := l.Pacing(); got != tc.stack {
+			t.Errorf("%+v: the listener's pacing is %v at first", tc, got)
+		}
+		if tc.listener {
+			l.SetPacing(true)
+		}
+		c := dial(t, s[0], families[0], 1, 7)
+		client := conns(s[0])[0]
+		if tc.dialler {
+			client.SetPacing(true)
+		}
+		eventually(t, "the connection is not accepted", func() bool { return len(conns(s[1])) == 1 })
+		for _, e := range []struct {
+			name      string
+			got, want bool
+		}{
+			{"client", client.Pacing(), tc.stack || tc.dialler},
+			{"server", conns(s[1])[0].Pacing(), tc.stack || tc.listener},
+		} {
+			if e.got != e.want {
+				t.Errorf("%+v: the %s's pacing is %v, want %v", tc, e.name, e.got, e.want)
+			}
+		}
+		c.Close()
+	}
+}

@@ -35,6 +35,7 @@ func defaultSettings(o *optionValues) settings {
 		congestion: o.congestion,
 		user: conn.UserOptions{
 			NoDelay: !o.delay,
+			Pacing:  o.tuning.Pacing,
 			Keepalive: conn.Keepalive{
 				Idle:     DefaultKeepaliveIdle,
 				Interval: DefaultKeepaliveInterval,

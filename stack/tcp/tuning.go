@@ -6,6 +6,8 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"github.com/tcprepair/ustack/stack/tcp/conn"
 )
 
 // Tuning holds settings of a stack's TCP that gVisor has no option for. The
@@ -30,6 +32,12 @@ type Tuning struct {
 	// mode swallows segments: 0: DefaultTombstone; negative: it answers them with
 	// a reset, as Linux does.
 	Tombstone time.Duration
+	// Pacing spreads what a connection sends over the round trip, rather than
+	// send as acknowledgements and writes come: at twice the congestion window
+	// for each round trip in slow start, at 1.2 times it later. It spares
+	// shallow buffers on long paths, and costs a timer. See also
+	// Endpoint.SetPacing.
+	Pacing bool
 	// ECN says when congestion notification is used.
 	ECN ECNMode
 }
@@ -86,4 +94,19 @@ func SetTuning(s *stack.Stack, t Tuning) error {
 // ecn reports whether a connection that begins offers or accepts ECN.
 func (t Tuning) ecn(passive bool) bool {
 	return t.ECN == ECNOn || t.ECN == ECNPassive && passive
+}
+
+// SetPacing turns pacing on or off for one endpoint, whatever its stack's Tuning
+// says. Connections that a listener accepts begin with what the listener has.
+func (e *Endpoint) SetPacing(on bool) {
+	e.do(func(now conn.Time) {
+		e.setUser(now, func(o *conn.UserOptions) { o.Pacing = on })
+	})
+}
+
+// Pacing reports whether the endpoint paces what it sends.
+func (e *Endpoint) Pacing() bool {
+	e.mu.Lock()
+	defer e.unlock()
+	return e.settings.user.Pacing
 }

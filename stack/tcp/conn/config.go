@@ -93,6 +93,7 @@ type Config struct {
 type UserOptions struct {
 	NoDelay     bool // send small segments at once (TCP_NODELAY)
 	Cork        bool // hold small segments back, for 200 ms at most (TCP_CORK)
+	Pacing      bool // spread what is sent over the round trip
 	Keepalive   Keepalive
 	UserTimeout time.Duration // RFC 5482; 0: none
 	// MaxSegment, if not 0, bounds the payload of what we send and advertise.

@@ -46,6 +46,7 @@ type Conn struct {
 
 	tune   tuning
 	chrono chrono
+	pace   pacer
 
 	cfg   params
 	stats Counters

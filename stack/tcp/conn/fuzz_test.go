@@ -53,7 +53,7 @@ func newDriven(t *testing.T, in *tape) *driven {
 		RcvBuf: 1 + int(in.word())<<(bits>>6), SndBuf: 1 + int(in.word()),
 		WindowScaling: bits&2 != 0, Timestamps: bits&4 != 0, SACK: bits&8 != 0,
 		ECN: bits&16 != 0, RACK: bits&32 != 0, DelayedACK: how&4 != 0,
-		Options: UserOptions{NoDelay: how&8 != 0, Keepalive: Keepalive{On: how&16 != 0}},
+		Options: UserOptions{NoDelay: how&8 != 0, Keepalive: Keepalive{On: how&16 != 0}, Pacing: how&64 != 0},
 	}
 	if cfg.MSS != 0 {
 		cfg.MSS = max(cfg.MSS, 100)

@@ -170,7 +170,7 @@ func drawConfig(t *rapid.T, name string) Config {
 		ECN:           bit("ECN"),
 		DelayedACK:    bit("delayed ACK"),
 		Congestion:    rapid.SampledFrom([]string{"reno", "cubic"}).Draw(t, name+" congestion"),
-		Options:       UserOptions{NoDelay: bit("no delay")},
+		Options:       UserOptions{NoDelay: bit("no delay"), Pacing: bit("pacing")},
 	}
 	if bit("GSO") {
 		c.GSOMax = 65000

@@ -203,6 +203,13 @@ func (c *Conn) outputNew(now Time, out *Segment) bool {
 		c.armPersist(now)
 		return false
 	}
+	if !probe {
+		most := c.mayPace(now, n, seqnum.Size(c.segmentSize()))
+		if most == 0 && n > 0 {
+			return false
+		}
+		n, fin = most, fin && most == n
+	}
 	c.head(now, out, c.snd.nxt)
 	c.fillData(out, c.snd.nxt, n, fin)
 	if n > 0 && c.pushes(c.snd.nxt.Add(n), out) {
@@ -327,6 +334,7 @@ func (c *Conn) sentNew(now Time, n seqnum.Size, fin bool) {
 	c.armCork(now)
 	c.acknowledged(now, n > 0)
 	c.loss.prr.out += int64(n)
+	c.paced(now, int64(n))
 	c.loss.usage.note(c.snd.una, c.snd.nxt, c.flight(), false)
 	if !c.timers.running(timerRTO) || c.timers.running(timerTailLoss) {
 		c.armRetransmit(now)
@@ -353,6 +361,9 @@ func (c *Conn) restartIdle(now Time) {
 func (c *Conn) outputLost(now Time, out *Segment) bool {
 	if c.board.lostOut.segs > 0 {
 		if r := c.board.nextLost(); r != nil && (c.flight()+int64(r.size) <= c.cwnd() && !c.packetsFull(c.segmentSize()) || c.flight() == 0) {
+			if c.mayPace(now, 1, 1) == 0 {
+				return false
+			}
 			c.retransmit(now, out, r)
 			return true
 		}
@@ -391,6 +402,7 @@ func (c *Conn) retransmit(now Time, out *Segment, r *record) {
 	c.loss.undo.sent(c.tstamp.value(now))
 	c.loss.resentTS = c.loss.undo.first
 	c.loss.prr.out += int64(size)
+	c.paced(now, int64(size))
 	c.stats.BytesSent += uint64(n)
 	c.stats.BytesRetransmitted += uint64(n)
 	c.countRetransmit()

@@ -38,10 +38,10 @@ func (c *Conn) stuck() string {
 		return ""
 	case !c.board.empty() && !acting(timerRTO):
 		return "data is outstanding and no timeout runs"
-	case c.board.empty() && c.hasUnsent() && !acting(timerPersist, timerCork):
+	case c.board.empty() && c.hasUnsent() && !acting(timerPersist, timerCork, timerPace):
 		return fmt.Sprintf("%d bytes are unsent, nothing is outstanding, and no timer runs", c.unsent())
 	case c.board.empty() && c.hasUnsent() && c.unsent() >= seqnum.Size(c.segmentSize()) &&
-		c.usableWindow() >= seqnum.Size(c.segmentSize()):
+		c.usableWindow() >= seqnum.Size(c.segmentSize()) && !acting(timerPace):
 		return fmt.Sprintf("%d bytes are unsent, the window has room for %d, nothing is outstanding, and nothing was sent", c.unsent(), c.usableWindow())
 	case c.finSent() && !c.finAcked() && !acting(timerRTO):
 		return "the FIN is outstanding and no timeout runs"

@@ -12,6 +12,7 @@ const (
 	timerPersist                 // RFC 9293 section 3.8.6.1: zero-window probe
 	timerDelayedACK              // RFC 1122 section 4.2.3.2
 	timerCork                    // a corked segment has waited long enough
+	timerPace                    // the next segment may leave; see pace.go
 	timerKeepalive               // RFC 1122 section 4.2.3.6
 	timerFinWait2                // an orphan waits for the peer's FIN
 	timerTimeWait                // RFC 9293 section 3.6: 2 MSL
@@ -104,6 +105,8 @@ func (c *Conn) expire(now Time, k timer) {
 		c.onDelayedACK()
 	case timerCork:
 		c.user.uncork = true
+	case timerPace:
+		// Output will see that it may go on.
 	case timerKeepalive:
 		c.onKeepalive(now)
 	case timerFinWait2, timerTimeWait:

@@ -259,6 +259,9 @@ func (c *Conn) SetOptions(now Time, o UserOptions) {
 	if old.Cork && !o.Cork || !old.NoDelay && o.NoDelay {
 		c.Push()
 	}
+	if !o.Pacing {
+		c.timers.stop(timerPace)
+	}
 	if o.MaxSegment != 0 {
 		c.snd.mss = min(c.snd.mss, o.MaxSegment)
 	}
