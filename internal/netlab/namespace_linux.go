@@ -191,6 +191,21 @@ func (ns *Namespace) SetUp(device string, up bool) error {
 	return nil
 }
 
+// setMAC gives a device that is down an Ethernet address, or leaves it alone.
+func (ns *Namespace) setMAC(device string, mac net.HardwareAddr) error {
+	if mac == nil {
+		return nil
+	}
+	link, err := ns.nl.LinkByName(device)
+	if err == nil {
+		err = ns.nl.LinkSetHardwareAddr(link, mac)
+	}
+	if err != nil {
+		return fmt.Errorf("netlab: device %s: MAC %v: %w", device, mac, err)
+	}
+	return nil
+}
+
 // Devices lists the names of the namespace's devices, loopback included.
 func (ns *Namespace) Devices() ([]string, error) {
 	links, err := ns.nl.LinkList()

@@ -3,6 +3,7 @@ package netlab
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"sync"
@@ -23,6 +24,8 @@ type TAPConfig struct {
 	// Plain leaves IFF_VNET_HDR out: frames go bare, complete and no longer
 	// than the MTU.
 	Plain bool
+	// MAC is the device's Ethernet address; nil: the kernel draws one.
+	MAC net.HardwareAddr
 	// Persist keeps the device when its descriptor is closed, until its
 	// namespace goes, so that it can be opened by name again.
 	Persist bool
@@ -54,6 +57,10 @@ func (ns *Namespace) TAP(name string, cfg TAPConfig) (*TAP, error) {
 	}
 	tap := &TAP{Plain: cfg.Plain, fd: fd}
 	if err := ns.lab.own(tap); err != nil {
+		return nil, err
+	}
+	if err := ns.setMAC(name, cfg.MAC); err != nil {
+		_ = tap.Close()
 		return nil, err
 	}
 	devices, err := bringUp(cfg.MTU, End{Namespace: ns, Name: name, Addresses: cfg.Addresses})
