@@ -44,6 +44,10 @@ fuzz: ## run every fuzz target for FUZZTIME (30s)
 	done; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
+.PHONY: model
+model: ## hold ten thousand random conversations against what a connection promises
+	$(GO) test -count=1 -timeout 15m -run '^TestConversationModel$$' ./stack/tcp/conn -rapid.checks=10000
+
 .PHONY: bench
 bench: ## compare speed and memory with gVisor's TCP and the kernel's (QUICK=1: within a minute)
 	$(GO) run ./bench $(if $(QUICK),-quick) $(BENCHFLAGS)

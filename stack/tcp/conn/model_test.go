@@ -13,11 +13,14 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
 	"pgregory.net/rapid"
 
+	"github.com/tcprepair/ustack/internal/netlab/impair"
 	"github.com/tcprepair/ustack/stack/repair"
 )
 
-// TestConversationModel holds two connections on a bad path, whose users do
-// whatever comes to their minds, against what a byte stream promises:
+// TestConversationModel holds two connections on a random link of netsim's kind
+// (rate, queue, delay, jitter, losses alone and in bursts, reordering,
+// duplicates, damage), whose users do whatever comes to their minds, against
+// what a byte stream promises:
 //
 //   - each user reads a prefix of what the other wrote, and all of it once both
 //     have closed without aborting;
@@ -97,9 +100,9 @@ const longestFreeze = 2 * time.Minute
 type model struct {
 	w       *world
 	configs [2]Config
-	rng     *rand.Rand // what the path does
-	path    struct{ lose, twice, late float64 }
-	dark    Time // the path loses everything until then
+	rng     *rand.Rand          // marks congestion
+	links   [2]*impair.Impairer // from a, and from b
+	dark    Time                // both lose everything until then
 
 	accepted bool // b has seen a's SYN, or sent its own
 	over     bool // somebody aborted: the streams may end early
@@ -133,11 +136,12 @@ func newModel(t *rapid.T) *model {
 	m := &model{w: newWorld(failer{t: t})}
 	seed := rapid.Uint64().Draw(t, "seed")
 	m.rng = rand.New(rand.NewPCG(seed, 1))
-	m.w.delay = delays.Draw(t, "delay")
-	if rapid.Bool().Draw(t, "bad path") {
-		m.path.lose = rapid.Float64Range(0, 0.3).Draw(t, "loss")
-		m.path.twice = rapid.Float64Range(0, 0.2).Draw(t, "duplication")
-		m.path.late = rapid.Float64Range(0, 0.3).Draw(t, "reordering")
+	m.w.delay = 0 // the links have their own
+	for i, way := range []string{"a to b", "b to a"} {
+		var err error
+		if m.links[i], err = impair.New(drawLink(t, way), seed+uint64(i)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	m.w.fate = m.fate
 	m.w.wiretap = m.overhear
@@ -151,6 +155,25 @@ func newModel(t *rapid.T) *model {
 		m.w.b.c.Connect(m.w.now, &m.configs[1])
 	}
 	return m
+}
+
+// drawLink is one direction of a link, as often as not a perfect one.
+func drawLink(t *rapid.T, way string) impair.Config {
+	c := impair.Config{Delay: delays.Draw(t, way+" delay")}
+	if !rapid.Bool().Draw(t, way+" is bad") {
+		return c
+	}
+	share := func(what string, most float64) float64 { return rapid.Float64Range(0, most).Draw(t, way+" "+what) }
+	c.Rate = rapid.SampledFrom([]int64{0, 10e6, 1e6, 200e3}).Draw(t, way+" rate")
+	c.Queue = rapid.SampledFrom([]int{0, 3000, 20_000}).Draw(t, way+" queue")
+	c.Jitter = rapid.SampledFrom([]time.Duration{0, time.Millisecond, 50 * time.Millisecond}).Draw(t, way+" jitter")
+	c.Loss = share("loss", 0.3)
+	c.BurstLength = rapid.SampledFrom([]float64{0, 3}).Draw(t, way+" burst")
+	c.Reorder = share("reordering", 0.3)
+	c.ReorderBy = rapid.SampledFrom([]time.Duration{time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond}).Draw(t, way+" reordered by")
+	c.Duplicate = share("duplication", 0.2)
+	c.Corrupt = share("damage", 0.05)
+	return c
 }
 
 // drawConfig is a connection with any mix of abilities, small buffers and
@@ -192,18 +215,24 @@ func (m *model) other(u *user) *user {
 	return m.users[0]
 }
 
-// fate is the path.
-func (m *model) fate(*host, *Segment) (late time.Duration, copies int) {
-	if m.w.now < m.dark || m.rng.Float64() < m.path.lose {
+// fate is the link. What it damages the checksum would drop.
+func (m *model) fate(from *host, s *Segment) (late time.Duration, copies int) {
+	way := 0
+	if from == m.w.b {
+		way = 1
+	}
+	const headers = 40
+	v := m.links[way].Decide(time.Duration(m.w.now), headers+s.Options.Len()+int(s.DataLen()))
+	if m.w.now < m.dark {
 		return 0, 0
 	}
-	if m.rng.Float64() < m.path.late {
-		late = time.Duration(m.rng.Int64N(int64(m.w.delay) + int64(10*time.Millisecond)))
+	for _, d := range v.Deliveries() { // which arrive at the same time
+		late = d.At - time.Duration(m.w.now)
+		if d.Flip == impair.NoFlip {
+			copies++
+		}
 	}
-	if m.rng.Float64() < m.path.twice {
-		return late, 2
-	}
-	return late, 1
+	return late, copies
 }
 
 // overhear sees each packet as it leaves.
@@ -245,6 +274,7 @@ func (m *model) step() {
 	w := m.w
 	for _, u := range m.users {
 		u.c.Tick(w.now)
+		m.verify(u.host)
 		if u.c.Frozen() && w.now >= u.frozenAt.Add(longestFreeze) {
 			m.thaw(u, repair.Off)
 		}
@@ -270,8 +300,17 @@ func (m *model) deliver(to *host, s *Segment) {
 	closed := to.c.State() == StateClosed
 	rst, ok := Reset(s)
 	to.c.Input(m.w.now, s)
+	m.verify(to)
 	if closed && ok && !to.c.Frozen() { // what was frozen when it ended is a tombstone
 		m.w.emit(to, &rst)
+	}
+}
+
+// verify is called after each event, though several may come before anything is
+// sent.
+func (m *model) verify(h *host) {
+	if err := h.c.check(); err != nil {
+		m.w.t.Fatalf("%s at %v: %v", h.name, m.w.now, err)
 	}
 }
 
@@ -476,7 +515,13 @@ func (m *model) thaw(u *user, how repair.Mode) {
 // finish has both users close and read to the end, on a path not quite so bad,
 // and sees that everything ends. They act when they are told that they can.
 func (m *model) finish() {
-	m.path.lose = min(m.path.lose, 0.1) // at more, timeouts that back off take hours
+	for _, l := range m.links {
+		c := l.Config()
+		c.Loss, c.BurstLength = min(c.Loss, 0.1), 0 // at more, timeouts that back off take hours
+		if err := l.SetConfig(c); err != nil {
+			m.w.t.Fatal(err)
+		}
+	}
 	for _, u := range m.users {
 		m.thaw(u, repair.Off)
 		o := u.c.Options()
