@@ -9,6 +9,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/waiter"
 
+	"github.com/tcprepair/ustack/stack/repair"
 	"github.com/tcprepair/ustack/stack/tcp/conn"
 )
 
@@ -73,6 +74,7 @@ type Endpoint struct {
 	abandon []*Endpoint      // to be aborted then
 	timer   timer
 	kept    *reservation // holds what comes while the connection, restored, is frozen
+	queue   repair.Queue // selected by OptionRepairQueue
 	gauges  gauges
 	rcvBuf  int // conn's buffer sizes as last seen
 	sndBuf  int
@@ -178,6 +180,15 @@ func (e *Endpoint) unlock() {
 		if e.inbox.empty() || !e.mu.TryLock() {
 			return
 		}
+	}
+}
+
+// letGo unlocks an endpoint that nothing was done to.
+func (e *Endpoint) letGo() {
+	e.mu.Unlock()
+	// A packet pushed meanwhile waits for whoever had the lock.
+	if !e.inbox.empty() && e.mu.TryLock() {
+		e.unlock()
 	}
 }
 

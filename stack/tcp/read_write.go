@@ -6,6 +6,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 
+	"github.com/tcprepair/ustack/stack/repair"
 	"github.com/tcprepair/ustack/stack/tcp/conn"
 )
 
@@ -33,6 +34,9 @@ func (e *Endpoint) read(now conn.Time, dst io.Writer, peek bool) (int, tcpip.Err
 	}
 	size := e.conn.Readable()
 	if size == 0 {
+		if e.queue != repair.NoQueue && e.conn.Frozen() {
+			return e.readSelected(dst, peek)
+		}
 		if e.hardErr != nil {
 			return 0, e.hardErr
 		}
@@ -97,8 +101,11 @@ func (e *Endpoint) write(now conn.Time, p tcpip.Payloader, opts tcpip.WriteOptio
 	if opts.EndOfRecord && n == size && err == nil {
 		e.conn.EndRecord()
 	}
-	if n > 0 {
+	switch {
+	case n > 0:
 		return n, nil
+	case e.queue != repair.NoQueue && e.conn.Frozen():
+		return e.writeSelected(now, p)
 	}
 	return 0, tcpipError(err)
 }

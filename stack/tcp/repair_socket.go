@@ -38,7 +38,7 @@ func (r *RepairSocket) WaiterQueue() *waiter.Queue { return r.e.wq }
 // Addrs implements repair.Socket. What is not known is invalid.
 func (r *RepairSocket) Addrs() (local, remote netip.AddrPort, err error) {
 	r.e.mu.Lock()
-	defer r.e.unlock()
+	defer r.e.letGo()
 	local, remote = r.e.flow()
 	return local, remote, nil
 }
@@ -81,7 +81,7 @@ func toAddress(a netip.Addr) (tcpip.Address, tcpip.NetworkProtocolNumber) {
 // State implements repair.Socket.
 func (r *RepairSocket) State() (repair.State, error) {
 	r.e.mu.Lock()
-	defer r.e.unlock()
+	defer r.e.letGo()
 	if r.e.listening.Load() != nil {
 		return repair.StateListen, nil
 	}
@@ -115,7 +115,7 @@ func (r *RepairSocket) SetRepair(m repair.Mode) error {
 // Repair implements repair.Socket.
 func (r *RepairSocket) Repair() (bool, error) {
 	r.e.mu.Lock()
-	defer r.e.unlock()
+	defer r.e.letGo()
 	if l := r.e.listening.Load(); l != nil {
 		return l.queue.frozen.Load(), nil
 	}
@@ -125,7 +125,7 @@ func (r *RepairSocket) Repair() (bool, error) {
 // frozen runs f on the connection if it is frozen; if not, the error is why.
 func (r *RepairSocket) frozen(why error, f func(now conn.Time, c *conn.Conn) error) error {
 	r.e.mu.Lock()
-	defer r.e.unlock()
+	defer r.e.letGo()
 	if !r.e.conn.Frozen() {
 		return why
 	}
@@ -179,7 +179,7 @@ func (r *RepairSocket) WriteQueue(q repair.Queue, p []byte) (n int, err error) {
 // Queued implements repair.Socket.
 func (r *RepairSocket) Queued() (unread, unacked, unsent int, err error) {
 	r.e.mu.Lock()
-	defer r.e.unlock()
+	defer r.e.letGo()
 	c := &r.e.conn
 	if !r.e.started {
 		return 0, 0, 0, nil
@@ -190,7 +190,7 @@ func (r *RepairSocket) Queued() (unread, unacked, unsent int, err error) {
 // Options implements repair.Socket.
 func (r *RepairSocket) Options() (repair.Options, error) {
 	r.e.mu.Lock()
-	defer r.e.unlock()
+	defer r.e.letGo()
 	return r.e.conn.RepairOptions(), nil
 }
 
@@ -218,7 +218,7 @@ func (r *RepairSocket) SetWindow(w repair.Window) error {
 // Timestamp implements repair.Socket.
 func (r *RepairSocket) Timestamp() (value uint32, micros bool, err error) {
 	r.e.mu.Lock()
-	defer r.e.unlock()
+	defer r.e.letGo()
 	value, micros = r.e.conn.Timestamp(r.e.proto.now())
 	return value, micros, nil
 }
@@ -302,7 +302,7 @@ func (r *RepairSocket) Snapshot() (*repair.Snapshot, error) {
 		return l.snapshot()
 	}
 	r.e.mu.Lock()
-	defer r.e.unlock()
+	defer r.e.letGo()
 	return r.e.snapshot()
 }
 

@@ -81,11 +81,14 @@ func (f *RepairFactory) Restore(snap *repair.Snapshot) (repair.Socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := snap.Validate(); err != nil {
-		return nil, err
-	}
 	if snap.State == repair.StateListen {
+		if err := snap.Validate(); err != nil {
+			return nil, err
+		}
 		return f.restoreListener(p, snap)
+	}
+	if err := snap.Flow().Validate(); err != nil {
+		return nil, err
 	}
 	e, err := f.restore(p, snap, f.Share)
 	if err != nil {
@@ -158,7 +161,7 @@ func (e *Endpoint) settle(now conn.Time, s *settlement) error {
 		route.Release()
 	}
 	e.route, e.info.ID, e.info.NetProto = route, s.id, s.net
-	cfg := e.config(now)
+	cfg := e.configFor(flowNumbers{}) // it has its own
 	if err := s.start(now, &cfg); err != nil {
 		undo()
 		return err

@@ -57,9 +57,13 @@ func (m mtuDiscovery) df() bool {
 // config gathers what a connection is born with. e.mu is held; e.route, e.info.ID
 // and the settings are in place.
 func (e *Endpoint) config(now conn.Time) conn.Config {
+	return e.configFor(e.proto.secrets.numbersFor(e.info.ID, now))
+}
+
+// configFor is config with given numbers. e.mu is held.
+func (e *Endpoint) configFor(numbers flowNumbers) conn.Config {
 	o := e.proto.options.snapshot()
 	mss := routeMSS(e.route)
-	numbers := e.proto.secrets.numbersFor(e.info.ID, now)
 	rcvBuf, rcvMax, scaleFor := e.receiveBuffer(o)
 	cfg := conn.Config{
 		ISS:              numbers.isn,

@@ -1,0 +1,127 @@
+package tcp_test
+
+import (
+	"bytes"
+	"net/netip"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
+
+	"github.com/tcprepair/ustack/stack/repair"
+	"github.com/tcprepair/ustack/stack/tcp"
+)
+
+// idleConns is how many connections the figures of a move are the average of.
+const idleConns = 10_000
+
+// idle makes connections that have been used and are at rest, on a stack whose
+// link goes nowhere, by setting a snapshot of a real one down again and again.
+func idle(tb testing.TB, n int) (*tcp.RepairFactory, []*tcp.RepairSocket) {
+	tb.Helper()
+	s := pair(tb)
+	client, server := connect(tb, s, families[0], 80)
+	transfer(tb, client, server, 100_000)
+	transfer(tb, server, client, 100_000)
+	at := endpointOf(tb, s[1], server)
+	for at.ConnInfo().Unacked > 0 {
+		runtime.Gosched()
+	}
+	model, err := repair.Checkpoint(at.Repair())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	link := channel.New(1, 1500, "")
+	target := newStack(tb, link, 1, nil)
+	tb.Cleanup(target.Destroy)
+	f := &tcp.RepairFactory{Stack: target}
+	list := make([]*tcp.RepairSocket, n)
+	for i := range list {
+		model.Remote = netip.AddrPortFrom(model.Remote.Addr(), uint16(2000+i))
+		sock, err := f.Restore(model)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		list[i] = sock.(*tcp.RepairSocket)
+	}
+	return f, list
+}
+
+// BenchmarkMove reads an idle connection out and sets it down again, in memory.
+// What is between the two, closing the origin, is not counted.
+func BenchmarkMove(b *testing.B) {
+	f, list := idle(b, idleConns)
+	snaps := make([]*repair.Snapshot, len(list))
+	var cpu time.Duration
+	b.ReportAllocs()
+	for b.Loop() {
+		begun := cpuTime(b)
+		for i, s := range list {
+			snap, err := repair.Checkpoint(s)
+			if err != nil {
+				b.Fatal(err)
+			}
+			snaps[i] = snap
+		}
+		cpu += cpuTime(b) - begun
+		b.StopTimer()
+		for _, s := range list {
+			s.Close()
+		}
+		b.StartTimer()
+		begun = cpuTime(b)
+		for i, snap := range snaps {
+			s, err := repair.Restore(f, snap)
+			if err != nil {
+				b.Fatal(err)
+			}
+			list[i] = s.(*tcp.RepairSocket)
+		}
+		cpu += cpuTime(b) - begun
+	}
+	b.ReportMetric(float64(cpu.Nanoseconds())/float64(b.N)/idleConns, "cpu-ns/conn")
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/idleConns, "ns/conn")
+}
+
+// cpuTime is what the process has used so far: on a machine with other work it
+// says more than the clock.
+func cpuTime(tb testing.TB) time.Duration {
+	tb.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		tb.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// A connection at rest takes little room on the wire.
+func TestIdleSnapshotIsSmall(t *testing.T) {
+	const most = 400 // bytes
+	_, list := idle(t, 100)
+	total := 0
+	for _, s := range list {
+		snap, err := repair.Checkpoint(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b bytes.Buffer
+		if _, err := snap.WriteTo(&b); err != nil {
+			t.Fatal(err)
+		}
+		total += b.Len()
+		back, err := repair.Read(&b, repair.Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back.Extra == nil || back.Extra.ISS != snap.Extra.ISS {
+			t.Error("not what was written")
+		}
+	}
+	if avg := total / len(list); avg > most {
+		t.Errorf("%d bytes on average, want at most %d", avg, most)
+	} else {
+		t.Logf("%d bytes on average", avg)
+	}
+}
