@@ -30,6 +30,8 @@ func (c *Conn) ack(now Time, s *Segment) {
 		c.advance(now, s.Ack, &d)
 	}
 	dsack := c.takeSACK(s, &d)
+	// What left before a freeze was under way for some part of it.
+	d.sampled = d.sampled && d.sample > c.tstamp.thawed
 	if !advanced {
 		c.countDuplicate(s, windowed, &d)
 	}

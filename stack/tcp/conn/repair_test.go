@@ -298,3 +298,23 @@ func TestPredictionWord(t *testing.T) {
 		t.Error("a segment's word can be zero")
 	}
 }
+
+// The acknowledgement of what was sent before a freeze tells nothing about the
+// round trip: part of it went by while time stood still.
+func TestThawTakesNoSample(t *testing.T) {
+	w := established(t, func(a, b *Config) { a.Timestamps = false })
+	w.pump(w.a, noise(100_000, 1), time.Minute)
+	least := w.a.c.rtt.min
+	w.a.write(w, noise(10_000, 2))
+	w.settle(w.a)
+	w.a.c.SetRepair(w.now, repair.On)
+	w.run(w.delay*2-time.Millisecond, nil) // the data arrives, and its acknowledgement almost
+	w.a.c.SetRepair(w.now, repair.OffNoProbe)
+	w.run(time.Second, func() bool { w.b.read(w); return w.a.c.Unacked() == 0 })
+	if w.a.c.Unacked() != 0 {
+		t.Fatal("not acknowledged")
+	}
+	if w.a.c.rtt.min != least {
+		t.Errorf("least round trip %v, was %v", w.a.c.rtt.min, least)
+	}
+}
