@@ -11,7 +11,6 @@ import (
 
 	"github.com/tcprepair/ustack/internal/netlab"
 	"github.com/tcprepair/ustack/internal/netlab/impair"
-	"github.com/tcprepair/ustack/stack"
 	"github.com/tcprepair/ustack/stack/tcp/conn"
 )
 
@@ -178,32 +177,20 @@ func (s *site) gone() {
 
 // SO_LINGER with 0 seconds discards what is not delivered and resets.
 func TestLingerZeroResets(t *testing.T) {
+	type lingerer interface {
+		net.Conn
+		SetLinger(seconds int) error
+	}
 	each(t, func(t *testing.T, family int, open opener) {
-		for _, tc := range []struct {
-			name string
-			pick func(k *net.TCPConn, u *stack.Conn) (from interface {
-				net.Conn
-				SetLinger(int) error
-			}, to net.Conn)
-		}{
-			{"by ustack", func(k *net.TCPConn, u *stack.Conn) (interface {
-				net.Conn
-				SetLinger(int) error
-			}, net.Conn) {
-				return u, k
-			}},
-			{"by the kernel", func(k *net.TCPConn, u *stack.Conn) (interface {
-				net.Conn
-				SetLinger(int) error
-			}, net.Conn) {
-				return k, u
-			}},
-		} {
-			t.Run(tc.name, func(t *testing.T) {
+		for _, ours := range []bool{true, false} {
+			t.Run(map[bool]string{true: "by ustack", false: "by the kernel"}[ours], func(t *testing.T) {
 				s := newSite(t, nil)
 				k, u := open(s, family)
 				exchange(t, k, u)
-				from, to := tc.pick(k, u)
+				from, to := lingerer(k), lingerer(u)
+				if ours {
+					from, to = to, from
+				}
 				must(t, from.SetLinger(0))
 				must(t, from.Close())
 				_, err := to.Read(make([]byte, 1))

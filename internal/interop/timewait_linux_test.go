@@ -1,11 +1,9 @@
 package interop
 
 import (
-	"errors"
 	"net"
 	"net/netip"
 	"os"
-	"syscall"
 	"testing"
 	"time"
 
@@ -59,6 +57,22 @@ func firstTime(t *testing.T, c *netlab.Capture) {
 	}
 }
 
+// untilOurTimeWait has a connection's ends say something and close, ours first,
+// until ours is in TIME-WAIT and the kernel's is gone.
+func (s *site) untilOurTimeWait(k *net.TCPConn, u *stack.Conn) {
+	t := s.t
+	t.Helper()
+	s.bounded(k, u)
+	exchange(t, k, u)
+	must(t, u.CloseWrite())
+	wantEOF(t, "the kernel", k)
+	must(t, k.CloseWrite())
+	wantState(t, u, conn.StateTimeWait)
+	wantKernelState(t, k, conn.StateClosed) // it has our last ACK
+	must(t, k.Close())
+	must(t, u.Close())
+}
+
 // Our TIME-WAIT makes room for a new connection of the same tuple.
 // https://www.rfc-editor.org/rfc/rfc6191#section-2 , rfc9293#section-3.6.1
 func TestKernelReusesOurTimeWait(t *testing.T) {
@@ -74,15 +88,7 @@ func TestKernelReusesOurTimeWait(t *testing.T) {
 			must(t, err)
 			u, err := l.AcceptConn()
 			must(t, err)
-			s.bounded(k, u)
-			exchange(t, k, u)
-			must(t, u.CloseWrite())
-			wantEOF(t, "the kernel", k)
-			must(t, k.CloseWrite())
-			wantState(t, u, conn.StateTimeWait)
-			wantKernelState(t, k, conn.StateClosed) // it has our last ACK
-			must(t, k.Close())
-			must(t, u.Close())
+			s.untilOurTimeWait(k, u)
 		}
 		firstTime(t, capture)
 		waiting := 0
@@ -146,24 +152,11 @@ func TestWeReuseOurOwnTimeWait(t *testing.T) {
 		must(t, err)
 		defer l.Close()
 		for range reuses {
-			var c net.Conn
-			eventually(t, "the port let go of", func() bool { // its last ACK may be under way still
-				c, err = s.ustack.Dial(s.ctx(), "tcp", l.Addr().String())
-				return !errors.Is(err, syscall.EADDRNOTAVAIL)
-			})
+			c, err := s.ustack.Dial(s.ctx(), "tcp", l.Addr().String())
 			must(t, err)
 			k, err := l.AcceptTCP()
 			must(t, err)
-			u := c.(*stack.Conn)
-			s.bounded(k, u)
-			exchange(t, k, u)
-			must(t, u.CloseWrite())
-			wantEOF(t, "the kernel", k)
-			must(t, k.CloseWrite())
-			wantState(t, u, conn.StateTimeWait)
-			wantKernelState(t, k, conn.StateClosed) // it has our last ACK
-			must(t, k.Close())
-			must(t, u.Close())
+			s.untilOurTimeWait(k, c.(*stack.Conn))
 			pause(2 * time.Millisecond) // as above
 		}
 		firstTime(t, capture)

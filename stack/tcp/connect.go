@@ -12,18 +12,42 @@ import (
 // ErrConnectStarted; when the endpoint becomes writable another call, or
 // LastError, tells how the handshake went.
 func (e *Endpoint) Connect(addr tcpip.FullAddress) (err tcpip.Error) {
-	e.do(func(now conn.Time) {
-		if e.EndpointState() != StateInitial && e.EndpointState() != StateBound {
-			err = e.connectAgain()
-			return
+	const patience = 100 // with connections that always have something to do
+	for range patience {
+		e.do(func(now conn.Time) { err = e.tryConnect(now, addr) })
+		busy, ok := err.(*errBusy)
+		if !ok {
+			return err
 		}
-		if err = e.connect(now, addr); err != nil {
-			e.failedAttempt()
-			return
-		}
-		err = &tcpip.ErrConnectStarted{}
-	})
+		busy.endpoint.do(func(conn.Time) {}) // once whoever has it locked is done
+	}
+	err = &tcpip.ErrNoPortAvailable{}
+	e.do(func(conn.Time) { e.failedAttempt() })
 	return err
+}
+
+// tryConnect is Connect, but for having to wait for another endpoint, which is
+// an errBusy. e.mu is held.
+func (e *Endpoint) tryConnect(now conn.Time, addr tcpip.FullAddress) tcpip.Error {
+	if e.EndpointState() != StateInitial && e.EndpointState() != StateBound {
+		return e.connectAgain()
+	}
+	switch err := e.connect(now, addr).(type) {
+	case nil:
+		return &tcpip.ErrConnectStarted{}
+	case *errBusy:
+		return err
+	default:
+		e.failedAttempt()
+		return err
+	}
+}
+
+// errBusy says that every port is taken, but that it is worth trying again once
+// an endpoint has been let go of.
+type errBusy struct {
+	tcpip.ErrNoPortAvailable
+	endpoint *Endpoint
 }
 
 // connectAgain says what to answer to Connect when there was one before, or
@@ -139,8 +163,14 @@ func (e *Endpoint) claim(id *stack.TransportEndpointID, route *stack.Route) (pla
 	}
 	_, err := e.reserve(&p, id.LocalAddress, 0, dest, try)
 	if _, full := err.(*tcpip.ErrNoPortAvailable); full {
-		if port := e.recycle(*id, nets[0], route); port != 0 {
-			_, err = e.reserve(&p, id.LocalAddress, port, dest, try)
+		port, busy := e.recycle(*id, nets[0], route)
+		switch {
+		case port != 0:
+			if _, err = e.reserve(&p, id.LocalAddress, port, dest, try); err != nil {
+				err = &errBusy{endpoint: e} // somebody was quicker: there may be another
+			}
+		case busy != nil:
+			err = &errBusy{endpoint: busy}
 		}
 	}
 	if err != nil {
@@ -151,52 +181,68 @@ func (e *Endpoint) claim(id *stack.TransportEndpointID, route *stack.Route) (pla
 }
 
 // recycle frees the local port of a connection to the same peer that is in
-// TIME-WAIT, if the stack allows that, and returns it; 0 if there is none.
-// Timestamps, or else the clock in the initial sequence number, keep the two
-// connections' segments apart (RFC 6191).
-func (e *Endpoint) recycle(id stack.TransportEndpointID, net tcpip.NetworkProtocolNumber, route *stack.Route) uint16 {
+// TIME-WAIT, if the stack allows that, and returns it. If there is none, it is
+// 0, and busy may be an endpoint that had no time to say. Timestamps, or else
+// the clock in the initial sequence number, keep the two connections' segments
+// apart (RFC 6191).
+func (e *Endpoint) recycle(id stack.TransportEndpointID, net tcpip.NetworkProtocolNumber, route *stack.Route) (port uint16, busy *Endpoint) {
 	switch e.proto.options.snapshot().timeWaitReuse {
 	case tcpip.TCPTimeWaitReuseGlobal:
 	case tcpip.TCPTimeWaitReuseLoopbackOnly:
 		if !isLoopback(id.LocalAddress) && route.Loop()&stack.PacketLoop == 0 {
-			return 0
+			return 0, nil
 		}
 	default:
-		return 0
+		return 0, nil
 	}
 	port, err := e.stack.PickEphemeralPort(e.stack.SecureRNG(), func(port uint16) (bool, tcpip.Error) {
 		id.LocalPort = port
 		old, ok := e.stack.FindTransportEndpoint(net, ProtocolNumber, id, route.NICID()).(*Endpoint)
-		if !ok || old == e {
+		if !ok || old == e || !old.mayYield() {
 			return false, nil
 		}
-		yielded, useless := old.yieldTimeWait(id)
-		if useless {
+		// Not waiting for it, with another endpoint's lock held.
+		if !old.mu.TryLock() {
+			busy = old
+			return false, nil
+		}
+		yielded := old.yieldTimeWait(id)
+		if yielded && old.userGone {
 			e.abandon = append(e.abandon, old)
+		}
+		// Not old.unlock, which may run far. What arrived in this moment, and
+		// found it locked, is somebody else's work.
+		old.mu.Unlock()
+		if !old.inbox.empty() {
+			busy = old
+			go old.do(func(conn.Time) {})
 		}
 		return yielded, nil
 	})
 	if err != nil {
-		return 0
+		return 0, busy
 	}
-	return port
+	return port, nil
+}
+
+// mayYield reports whether the endpoint is in TIME-WAIT, or might be once it
+// has seen what has arrived.
+func (e *Endpoint) mayYield() bool {
+	switch e.EndpointState() {
+	case StateTimeWait, StateFinWait1, StateFinWait2, StateClosing:
+		return true
+	}
+	return false
 }
 
 // yieldTimeWait gives up the tuple of a connection in TIME-WAIT, and reports
-// whether the endpoint is of no use to anybody after that. It does not wait for
-// a busy endpoint: the caller holds another one's lock.
-func (e *Endpoint) yieldTimeWait(id stack.TransportEndpointID) (yielded, useless bool) {
-	if !e.mu.TryLock() {
-		return false, false
-	}
-	// Not e.unlock, which may run far. What arrives in this moment waits for
-	// the timer.
-	defer e.mu.Unlock()
+// whether it has. e.mu is held.
+func (e *Endpoint) yieldTimeWait(id stack.TransportEndpointID) bool {
 	if !e.started || e.info.ID != id || e.conn.State() != conn.StateTimeWait {
-		return false, false
+		return false
 	}
 	e.yieldTuple()
-	return true, e.userGone
+	return true
 }
 
 // isLoopback reports whether an address is of the host itself.

@@ -176,6 +176,51 @@ func TestTimeWaitReuse(t *testing.T) {
 	}
 }
 
+// A port in TIME-WAIT is taken over also if its connection is busy for the
+// moment, with its last acknowledgement for instance.
+func TestTimeWaitReuseWaitsForABusyEndpoint(t *testing.T) {
+	s := alone(t)
+	reuse := tcpip.TCPTimeWaitReuseOption(tcpip.TCPTimeWaitReuseGlobal)
+	if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, &reuse); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SetPortRange(40000, 40000); err != nil {
+		t.Fatal(err)
+	}
+	l := listen(t, s, families[0], 0, 7)
+	client := dial(t, s, families[0], 0, 7)
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.Close()
+	server.Close()
+	var old *tcp.Endpoint
+	eventually(t, "the client does not reach TIME-WAIT", func() bool {
+		list := conns(s)
+		if len(list) != 1 || list[0].EndpointState() != tcp.StateTimeWait {
+			return false
+		}
+		old = list[0]
+		return true
+	})
+	old.StopWork()
+	done := make(chan tcpip.Error, 1)
+	ep := newEndpoint(t, s, families[0], new(waiter.Queue))
+	defer ep.Close()
+	go func() { done <- ep.Connect(tcpip.FullAddress{Addr: addr4[0], Port: 7}) }()
+	select {
+	case err := <-done:
+		old.ResumeWork()
+		t.Fatalf("did not wait: %s", tcpipErr(err))
+	case <-time.After(50 * time.Millisecond): // long enough for one that does not
+	}
+	old.ResumeWork()
+	if err := <-done; tcpipErr(err) != tcpipErr(&tcpip.ErrConnectStarted{}) {
+		t.Errorf("Connect: %s", tcpipErr(err))
+	}
+}
+
 // MSG_MORE holds a small segment back even where TCP_NODELAY is on, until more
 // is written or 200 ms have passed.
 func TestMore(t *testing.T) {
