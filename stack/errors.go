@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"reflect"
 	"syscall"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -13,66 +14,53 @@ import (
 // ErrNoConn is reported for an ID that no connection has, or has any more.
 var ErrNoConn = errors.New("no such connection")
 
-// errno is the table from gVisor's errors to the ones a Unix socket reports.
-// What cannot come of a stream socket's call is EIO.
+// errnos says what a Unix socket reports for gVisor's errors, by their types.
+var errnos = byType(map[syscall.Errno][]tcpip.Error{
+	syscall.ECONNABORTED:    {&tcpip.ErrAborted{}, &tcpip.ErrConnectionAborted{}},
+	syscall.EAFNOSUPPORT:    {&tcpip.ErrAddressFamilyNotSupported{}},
+	syscall.EISCONN:         {&tcpip.ErrAlreadyConnected{}},
+	syscall.EALREADY:        {&tcpip.ErrAlreadyConnecting{}},
+	syscall.EINPROGRESS:     {&tcpip.ErrConnectStarted{}},
+	syscall.EFAULT:          {&tcpip.ErrBadAddress{}, &tcpip.ErrBadBuffer{}},
+	syscall.EADDRNOTAVAIL:   {&tcpip.ErrBadLocalAddress{}, &tcpip.ErrNoPortAvailable{}},
+	syscall.EACCES:          {&tcpip.ErrBroadcastDisabled{}},
+	syscall.EPIPE:           {&tcpip.ErrClosedForSend{}},
+	syscall.ECONNREFUSED:    {&tcpip.ErrConnectionRefused{}},
+	syscall.ECONNRESET:      {&tcpip.ErrConnectionReset{}},
+	syscall.EDESTADDRREQ:    {&tcpip.ErrDestinationRequired{}},
+	syscall.EADDRINUSE:      {&tcpip.ErrDuplicateAddress{}, &tcpip.ErrPortInUse{}},
+	syscall.EINVAL:          {&tcpip.ErrAlreadyBound{}, &tcpip.ErrInvalidEndpointState{}, &tcpip.ErrInvalidOptionValue{}, &tcpip.ErrInvalidPortRange{}},
+	syscall.EMSGSIZE:        {&tcpip.ErrMessageTooLong{}},
+	syscall.ENETUNREACH:     {&tcpip.ErrNetworkUnreachable{}, &tcpip.ErrNoNet{}},
+	syscall.EHOSTUNREACH:    {&tcpip.ErrHostUnreachable{}},
+	syscall.EHOSTDOWN:       {&tcpip.ErrHostDown{}},
+	syscall.ENOBUFS:         {&tcpip.ErrNoBufferSpace{}},
+	syscall.ENOTCONN:        {&tcpip.ErrNotConnected{}},
+	syscall.EPERM:           {&tcpip.ErrNotPermitted{}},
+	syscall.EOPNOTSUPP:      {&tcpip.ErrNotSupported{}},
+	syscall.ETIMEDOUT:       {&tcpip.ErrTimeout{}},
+	syscall.ENODEV:          {&tcpip.ErrUnknownDevice{}, &tcpip.ErrUnknownNICID{}},
+	syscall.EPROTONOSUPPORT: {&tcpip.ErrUnknownProtocol{}},
+	syscall.ENOPROTOOPT:     {&tcpip.ErrUnknownProtocolOption{}, &tcpip.ErrQueueSizeNotSupported{}},
+	syscall.ENOENT:          {&tcpip.ErrNoSuchFile{}},
+	syscall.EAGAIN:          {&tcpip.ErrWouldBlock{}},
+})
+
+func byType(table map[syscall.Errno][]tcpip.Error) map[reflect.Type]syscall.Errno {
+	types := make(map[reflect.Type]syscall.Errno)
+	for no, list := range table {
+		for _, err := range list {
+			types[reflect.TypeOf(err)] = no
+		}
+	}
+	return types
+}
+
+// errno is what a Unix socket reports for err. What cannot come of a stream
+// socket's call is EIO.
 func errno(err tcpip.Error) syscall.Errno {
-	switch err.(type) {
-	case *tcpip.ErrAborted, *tcpip.ErrConnectionAborted:
-		return syscall.ECONNABORTED
-	case *tcpip.ErrAddressFamilyNotSupported:
-		return syscall.EAFNOSUPPORT
-	case *tcpip.ErrAlreadyConnected:
-		return syscall.EISCONN
-	case *tcpip.ErrAlreadyConnecting:
-		return syscall.EALREADY
-	case *tcpip.ErrConnectStarted:
-		return syscall.EINPROGRESS
-	case *tcpip.ErrBadAddress, *tcpip.ErrBadBuffer:
-		return syscall.EFAULT
-	case *tcpip.ErrBadLocalAddress, *tcpip.ErrNoPortAvailable:
-		return syscall.EADDRNOTAVAIL
-	case *tcpip.ErrBroadcastDisabled:
-		return syscall.EACCES
-	case *tcpip.ErrClosedForSend:
-		return syscall.EPIPE
-	case *tcpip.ErrConnectionRefused:
-		return syscall.ECONNREFUSED
-	case *tcpip.ErrConnectionReset:
-		return syscall.ECONNRESET
-	case *tcpip.ErrDestinationRequired:
-		return syscall.EDESTADDRREQ
-	case *tcpip.ErrDuplicateAddress, *tcpip.ErrPortInUse:
-		return syscall.EADDRINUSE
-	case *tcpip.ErrAlreadyBound, *tcpip.ErrInvalidEndpointState, *tcpip.ErrInvalidOptionValue, *tcpip.ErrInvalidPortRange:
-		return syscall.EINVAL
-	case *tcpip.ErrMessageTooLong:
-		return syscall.EMSGSIZE
-	case *tcpip.ErrNetworkUnreachable, *tcpip.ErrNoNet:
-		return syscall.ENETUNREACH
-	case *tcpip.ErrHostUnreachable:
-		return syscall.EHOSTUNREACH
-	case *tcpip.ErrHostDown:
-		return syscall.EHOSTDOWN
-	case *tcpip.ErrNoBufferSpace:
-		return syscall.ENOBUFS
-	case *tcpip.ErrNotConnected:
-		return syscall.ENOTCONN
-	case *tcpip.ErrNotPermitted:
-		return syscall.EPERM
-	case *tcpip.ErrNotSupported:
-		return syscall.EOPNOTSUPP
-	case *tcpip.ErrTimeout:
-		return syscall.ETIMEDOUT
-	case *tcpip.ErrUnknownDevice, *tcpip.ErrUnknownNICID:
-		return syscall.ENODEV
-	case *tcpip.ErrUnknownProtocol:
-		return syscall.EPROTONOSUPPORT
-	case *tcpip.ErrUnknownProtocolOption, *tcpip.ErrQueueSizeNotSupported:
-		return syscall.ENOPROTOOPT
-	case *tcpip.ErrNoSuchFile:
-		return syscall.ENOENT
-	case *tcpip.ErrWouldBlock:
-		return syscall.EAGAIN
+	if no, ok := errnos[reflect.TypeOf(err)]; ok {
+		return no
 	}
 	return syscall.EIO
 }
