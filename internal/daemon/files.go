@@ -17,6 +17,7 @@ type fileServer struct {
 	root     *os.Root
 	http     http.Server
 	listener net.Listener
+	patience time.Duration // with peers that take nothing
 }
 
 // openDir opens a directory that can be listed. No path below it leads out,
@@ -33,6 +34,11 @@ func openDir(dir string) (*os.Root, error) {
 	return root, nil
 }
 
+// readerPatience is how long a peer may take nothing of a file before its place
+// goes to another. The time a connection is frozen does not count, as it would
+// against a deadline of each Write.
+const readerPatience = 2 * time.Minute
+
 // newFileServer owns l, also when it fails.
 func newFileServer(dir string, l net.Listener, log *slog.Logger) (*fileServer, error) {
 	root, err := openDir(dir)
@@ -40,16 +46,18 @@ func newFileServer(dir string, l net.Listener, log *slog.Logger) (*fileServer, e
 		l.Close()
 		return nil, err
 	}
-	return &fileServer{
-		root:     root,
-		listener: l,
-		http: http.Server{
-			Handler:           readOnly(http.FileServerFS(plainFiles{root})),
-			ReadHeaderTimeout: 10 * time.Second,
-			IdleTimeout:       time.Minute,
-			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	s := &fileServer{root: root, listener: l, patience: readerPatience}
+	s.http = http.Server{
+		Handler:           readOnly(http.FileServerFS(plainFiles{root})),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       time.Minute,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			limitPatience(c, s.patience)
+			return ctx
 		},
-	}, nil
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	return s, nil
 }
 
 // readOnly lets through the methods that change nothing.

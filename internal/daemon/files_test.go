@@ -3,12 +3,16 @@ package daemon
 import (
 	"bytes"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/tcprepair/ustack/stack"
 )
 
 // site makes a directory with a secret beside it, and links that lead there.
@@ -117,4 +121,35 @@ func TestUnreadableDir(t *testing.T) {
 	if _, err := openDir(dir); err == nil {
 		t.Error("a directory that cannot be listed passed")
 	}
+}
+
+// A peer that asks for a file and takes nothing of it does not keep its place.
+func TestFileNobodyTakes(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "large"), make([]byte, 32<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	st, err := stack.New(stack.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	l, err := st.Listen("tcp", "127.0.0.1:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	places := limit(l, 1)
+	s, err := newFileServer(dir, places, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.patience = time.Second
+	go s.serve()
+	defer s.shutdown(timeout(t, time.Millisecond))
+	c := dial(t, st, "127.0.0.1:80")
+	if _, err := io.WriteString(c, "GET /large HTTP/1.1\r\nHost: test\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the request to be answered", func() bool { return c.Info().Unread > 0 })
+	waitFor(t, "the place to be given up", func() bool { return places.active.Load() == 0 })
 }

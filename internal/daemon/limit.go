@@ -71,3 +71,15 @@ func (c *limited) Close() error {
 	defer c.leave()
 	return c.duplex.Close()
 }
+
+// limitPatience has a connection end once the peer has taken nothing of what
+// was written for so long.
+func limitPatience(c net.Conn, d time.Duration) {
+	l, ok := c.(*limited)
+	if !ok {
+		return
+	}
+	if sc, ok := l.duplex.(*stack.Conn); ok {
+		sc.SetUserTimeout(d) // it fails on a closed connection only
+	}
+}
