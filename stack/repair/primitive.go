@@ -183,19 +183,25 @@ func fill(s Socket, q Queue, data Bytes) error {
 }
 
 // restoredWindow is the window for a connection on which the peer's FIN is
-// still to come. Its edge is never to the left of the right-most one that the
-// peer was ever told (RFC 7323 section 2.4): what it has sent up to there must
-// be taken.
+// still to come.
 func (s *Snapshot) restoredWindow() Window {
+	w := s.EdgeWindow()
+	if s.FINReceived && w.RcvWup == s.RcvNxt() {
+		w.RcvWup--
+		w.RcvWnd++
+	}
+	return w
+}
+
+// EdgeWindow is Window, with an edge that is never to the left of the
+// right-most one that the peer was ever told: what it has sent up to there must
+// be taken (RFC 7323 section 2.4). It is for those that know the core only.
+func (s *Snapshot) EdgeWindow() Window {
 	w := s.Window
 	if e := s.Extra; e != nil {
 		if before(w.RcvWup+w.RcvWnd, e.Advertised) && e.Advertised-w.RcvWup <= maxWindow {
 			w.RcvWnd = e.Advertised - w.RcvWup
 		}
-	}
-	if s.FINReceived && w.RcvWup == s.RcvNxt() {
-		w.RcvWup--
-		w.RcvWnd++
 	}
 	return w
 }
