@@ -69,7 +69,8 @@ type Socket interface {
 }
 
 // Snapshotter is a Socket that can read itself out in one step, with what
-// Linux has no means to tell. The Socket is frozen.
+// Linux has no means to tell. The Socket is frozen; or it is a listener, which
+// Snapshot freezes, with the connections that wait in it, unless it fails.
 type Snapshotter interface {
 	Socket
 	Snapshot() (*Snapshot, error)

@@ -17,7 +17,7 @@ func Checkpoint(s Socket) (*Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: asking for the mode: %w", err)
 	}
-	if err := s.SetRepair(On); err != nil {
+	if err := freeze(s); err != nil {
 		return nil, fmt.Errorf("checkpoint: freezing: %w", err)
 	}
 	snap, err := read(s)
@@ -25,12 +25,30 @@ func Checkpoint(s Socket) (*Snapshot, error) {
 		return snap, nil
 	}
 	err = fmt.Errorf("checkpoint: %w", err)
-	if !frozen {
+	if frozen {
+		return nil, err
+	}
+	if now, ask := s.Repair(); now || ask != nil {
 		if thaw := Resume(s, OffNoProbe); thaw != nil {
 			err = errors.Join(err, fmt.Errorf("and the connection stays frozen: %w", thaw))
 		}
 	}
 	return nil, err
+}
+
+// freeze freezes s. A listener cannot be, by Linux's rules: where it can be
+// read out at all, Snapshot freezes it.
+func freeze(s Socket) error {
+	err := s.SetRepair(On)
+	if err == nil {
+		return nil
+	}
+	if _, ok := s.(Snapshotter); ok {
+		if state, ask := s.State(); ask == nil && state == StateListen {
+			return nil
+		}
+	}
+	return err
 }
 
 // read reads a frozen connection out and checks what it got.

@@ -81,6 +81,46 @@ func TestCheckpointLeavesFrozenFrozen(t *testing.T) {
 	}
 }
 
+// listening is a listener's Socket: frozen by Snapshot, thawed by SetRepair.
+type listening struct {
+	fake
+	snap *Snapshot
+	err  error
+}
+
+func (l *listening) SetRepair(m Mode) error {
+	if m == On || l.mode != On {
+		return ErrPermission
+	}
+	l.mode = m
+	return nil
+}
+
+func (l *listening) Snapshot() (*Snapshot, error) {
+	if l.err == nil {
+		l.mode = On
+	}
+	return l.snap, l.err
+}
+
+func TestCheckpointListener(t *testing.T) {
+	l := &listening{fake: fake{state: StateListen}, snap: listener()}
+	if s, err := Checkpoint(l); err != nil || s != l.snap || l.mode != On {
+		t.Errorf("%p, %v, mode %v", s, err, l.mode)
+	}
+	if err := Resume(l, Off); err != nil || l.mode != Off {
+		t.Errorf("not thawed: %v", err)
+	}
+	l.err = errFake
+	if _, err := Checkpoint(l); !errors.Is(err, errFake) || strings.Contains(err.Error(), "\n") || l.mode == On {
+		t.Errorf("%v, mode %v", err, l.mode)
+	}
+	l.err, l.snap.Children[0] = nil, nil
+	if _, err := Checkpoint(l); !errors.Is(err, ErrInvalid) || strings.Contains(err.Error(), "\n") || l.mode == On {
+		t.Errorf("%v, mode %v", err, l.mode)
+	}
+}
+
 // A kernel without the patch takes data in while it is being read.
 func TestCheckpointSeesTheRace(t *testing.T) {
 	f := loaded(newHost("10.0.0.2"))
