@@ -102,7 +102,7 @@ func TestHelpAndVersion(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{[]string{"--help"}, []string{"run ", "conns", "repair on", "repair off", "drops", "status", "demo", "version"}},
+		{[]string{"--help"}, []string{"run ", "conns", "repair on", "repair off", "drops", "status", "demo", "snapshot show", "snapshot from-criu", "version"}},
 		{[]string{"run", "--help"}, []string{"Examples", "http:80=DIR", "sink", "--gateway", "--control", "SIGTERM"}},
 		{[]string{"repair", "off", "--help"}, []string{"--no-probe", "<id>"}},
 		{[]string{"version"}, []string{"ustack ", "gvisor"}},
