@@ -341,6 +341,7 @@ type SocketOptions struct {
 	WindowClamp int    `wire:"13"` // TCP_WINDOW_CLAMP, bytes
 	// NotSentLowat is TCP_NOTSENT_LOWAT, bytes.
 	NotSentLowat int64 `wire:"14"`
+	Pacing       bool  `wire:"15"` // spread what is sent over the round trip
 }
 
 // TimerKind names a timer.

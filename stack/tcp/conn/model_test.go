@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"math/rand/v2"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 //     have closed without aborting;
 //   - check finds nothing wrong after any event;
 //   - a frozen connection says nothing;
+//   - one that is carried away and set down again, at any point, goes on;
 //   - memory is bounded by the buffers;
 //   - who was told to wait is woken;
 //   - everything ends.
@@ -70,6 +72,7 @@ func converse(t *rapid.T) {
 		"9 dark":     func(t *rapid.T) { m.dark = m.w.now.Add(waits.Draw(t, "wait")) },
 		"A shutdown": m.maybeShutdown,
 		"B abort":    m.maybeAbort,
+		"C move":     func(t *rapid.T) { m.move(t, m.side(t)) },
 	})
 	m.finish()
 }
@@ -500,6 +503,48 @@ func (m *model) freeze(u *user) {
 		m.w.t.Fatalf("%s: freeze: %v", u.name, err)
 	}
 	m.settle()
+}
+
+// move carries a connection away: it is frozen, read out, written down, read and
+// set down again, with all that is known of it or with what Linux can tell.
+func (m *model) move(t *rapid.T, u *user) {
+	if u.c.State() == StateClosed || u.host == m.w.b && !m.accepted {
+		return
+	}
+	wasFrozen := u.c.Frozen()
+	m.freeze(u)
+	snap, err := u.c.Snapshot(m.w.now)
+	if err != nil {
+		m.w.t.Fatalf("%s: snapshot: %v", u.name, err)
+	}
+	snap.Local, snap.Remote = netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:2")
+	if seldom(t, 2) {
+		snap.Extra = nil
+	}
+	var file bytes.Buffer
+	if _, err := snap.WriteTo(&file); err != nil {
+		m.w.t.Fatalf("%s: writing a snapshot: %v", u.name, err)
+	}
+	if snap, err = repair.Read(&file, repair.Limits{}); err != nil {
+		m.w.t.Fatalf("%s: reading a snapshot: %v", u.name, err)
+	}
+	u.c.Close(m.w.now)
+	u.c.Release()
+	u.c = Conn{}
+	cfg := m.configs[0]
+	if u.host == m.w.b {
+		cfg = m.configs[1]
+	}
+	if snap.Extra != nil { // the buffers' sizes are the snapshot's
+		cfg.RcvBufMax, cfg.SndBufMax = 1<<20, 1<<20
+	}
+	if err := u.c.Restore(m.w.now, &cfg, snap); err != nil {
+		m.w.t.Fatalf("%s: restore: %v", u.name, err)
+	}
+	m.settle()
+	if !wasFrozen {
+		m.thaw(u, rapid.SampledFrom(thaws).Draw(t, "mode"))
+	}
 }
 
 func (m *model) thaw(u *user, how repair.Mode) {

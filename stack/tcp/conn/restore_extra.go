@@ -97,6 +97,7 @@ func (c *Conn) restoreSocket(o *repair.SocketOptions) {
 		u.MaxSegment = max(o.MaxSegment, minMSS)
 	}
 	u.Clamp = min(max(o.WindowClamp, 0), maxRun)
+	u.Pacing = o.Pacing
 	u.NotSentLowat = min(max(o.NotSentLowat, 0), maxRun)
 	restoreBuffer(&c.sendq.max, &c.sendq.cap, o.SendBuffer, o.SendBufferMax)
 	restoreBuffer(&c.recvq.max, &c.recvq.cap, o.RecvBuffer, o.RecvBufferMax)

@@ -184,6 +184,7 @@ func (c *Conn) readSocket() repair.SocketOptions {
 		MaxSegment:        o.MaxSegment,
 		WindowClamp:       o.Clamp,
 		NotSentLowat:      o.NotSentLowat,
+		Pacing:            o.Pacing,
 	}
 }
 
@@ -255,7 +256,7 @@ func (c *Conn) readActivity(a *repair.Activity) {
 	}
 }
 
-// timerKinds names our timers in a snapshot.
+// timerKinds names our timers in a snapshot; that of pacing is of no account.
 var timerKinds = [numTimers]repair.TimerKind{
 	timerRTO:        repair.TimerRetransmit,
 	timerReorder:    repair.TimerReordering,
@@ -271,7 +272,7 @@ var timerKinds = [numTimers]repair.TimerKind{
 func (c *Conn) readTimers(s *snapshot) {
 	n := 0
 	for k, at := range c.timers.at {
-		if at != Never {
+		if at != Never && timerKinds[k] != 0 {
 			s.timers[n] = repair.Timer{Kind: timerKinds[k], Left: at.Sub(c.frozenAt)}
 			n++
 		}
