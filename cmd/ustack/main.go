@@ -30,10 +30,12 @@ type cli struct {
 	Run      runCmd      `cmd:"" help:"Run a stack on a TAP device, with services on it."`
 	Conns    connsCmd    `cmd:"" help:"List the connections of a running stack."`
 	Repair   repairCmd   `cmd:"" help:"Freeze or thaw a connection of a running stack."`
+	Dump     dumpCmd     `cmd:"" help:"Freeze a connection, of a running stack or of the kernel, and write it down."`
+	Restore  restoreCmd  `cmd:"" help:"Set a connection that was written down into a running stack."`
+	Snapshot snapshotCmd `cmd:"" help:"Work on snapshots of connections in files: show them, convert them."`
 	Drops    dropsCmd    `cmd:"" help:"Count the segments a running stack refused, by reason."`
 	Status   statusCmd   `cmd:"" help:"Describe a running stack."`
 	Demo     demoCmd     `cmd:"" help:"Show what it does: a download, an echo, and an upload frozen midway that loses nothing."`
-	Snapshot snapshotCmd `cmd:"" help:"Work on snapshots of connections in files: show them, convert them."`
 	Drill    drillCmd    `cmd:"" help:"Run packetdrill scripts against the TCP, in virtual time."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/tcprepair/ustack/internal/daemon"
 	"github.com/tcprepair/ustack/stack/repair"
 	"github.com/tcprepair/ustack/stack/repair/criu"
 )
@@ -114,51 +112,16 @@ func printSnapshotJSON(w io.Writer, snap *repair.Snapshot, queues bool) error {
 	return printJSON(w, json.RawMessage(b))
 }
 
-// sink is where snapshots are written.
-type sink struct {
-	Output string `short:"o" placeholder:"FILE" help:"File to write, which must not exist yet (standard output)."`
-}
-
-var errTerminal = &daemon.UsageError{Err: errors.New("snapshots are not for a terminal: give --output, or redirect the output")}
-
-// write writes snapshots. A file that did not get whole is removed.
-func (c *sink) write(stdout io.Writer, list []*repair.Snapshot) (err error) {
-	out := stdout
-	if c.Output != "" {
-		f, err := os.OpenFile(c.Output, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if err != nil {
-			return err
-		}
-		defer func() {
-			if err = errors.Join(err, f.Close()); err != nil {
-				os.Remove(c.Output)
+// writeList writes snapshots to a sink.
+func (c *sink) writeList(stdout io.Writer, list []*repair.Snapshot) error {
+	return c.write(stdout, func(out io.Writer) error {
+		for _, snap := range list {
+			if _, err := snap.WriteTo(out); err != nil {
+				return err
 			}
-		}()
-		out = f
-	} else if isTerminal(stdout) {
-		return errTerminal
-	}
-	w := bufio.NewWriter(out)
-	for _, snap := range list {
-		if _, err := snap.WriteTo(w); err != nil {
-			return err
 		}
-	}
-	return w.Flush()
-}
-
-// isTerminal reports whether what is written would end up on a screen.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return false
-	}
-	null, err := os.Stat(os.DevNull)
-	return err != nil || !os.SameFile(info, null)
+		return nil
+	})
 }
 
 type snapshotFromJSON struct {
@@ -178,7 +141,7 @@ func (c *snapshotFromJSON) Run(s streams) error {
 		snap := new(repair.Snapshot)
 		err := d.Decode(snap)
 		if err == io.EOF && len(list) > 0 {
-			return c.write(s.out, list)
+			return c.writeList(s.out, list)
 		}
 		if err == io.EOF {
 			err = errors.New("the file is empty")
@@ -247,5 +210,5 @@ func (c *snapshotFromCRIU) Run(s streams) error {
 	for _, conn := range conns {
 		list = append(list, conn.Snapshot)
 	}
-	return c.write(s.out, list)
+	return c.writeList(s.out, list)
 }
