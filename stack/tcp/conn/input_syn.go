@@ -3,6 +3,8 @@ package conn
 import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+
+	"github.com/tcprepair/ustack/stack/tcp/cc"
 )
 
 // synSent takes a segment while our SYN is unanswered.
@@ -95,10 +97,25 @@ func (c *Conn) ackSYN(now Time, s *Segment) {
 	}
 	c.timers.stop(timerRTO)
 	c.rtt.backoff = 0
+	c.rtt.unsure = c.loss.retries > 0 && c.rtt.smoothed == 0
+	if c.loss.retries > 1 {
+		c.startGently(now)
+	}
 	c.loss.retries = 0
 	c.chrono.opened = now
 	if c.cfg.likeLinux {
 		c.growLinux()
+	}
+}
+
+// startGently begins with a congestion window of one segment: once a SYN may
+// time out because the path is slow, but not twice.
+// https://www.rfc-editor.org/rfc/rfc6928#section-2
+func (c *Conn) startGently(now Time) {
+	mss := c.segmentSize()
+	one := cc.State{Name: c.cc.Name(), Window: int64(mss), Threshold: c.cc.Threshold()}
+	if ctl, err := cc.Restore(one, int64(now), mss); err == nil {
+		c.cc = ctl
 	}
 }
 

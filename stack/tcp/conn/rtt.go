@@ -10,11 +10,17 @@ type rttState struct {
 	latest   time.Duration
 	min      time.Duration // the least seen; 0: none
 	backoff  uint8         // doublings of the timeout in force
+	unsure   bool          // the handshake timed out, and gave no sample
 }
 
 // minRTT floors a sample: in virtual time, and on a coarse clock, an answer
 // can come at the very moment of the question.
 const minRTT = time.Microsecond
+
+// unsureRTO is the timeout of the first data after a handshake that timed out:
+// the path may be slower than InitialRTO supposes.
+// https://www.rfc-editor.org/rfc/rfc6298#section-5 (5.7)
+const unsureRTO = 3 * time.Second
 
 func (r *rttState) init() { *r = rttState{} }
 
@@ -44,7 +50,11 @@ func (r *rttState) sample(d time.Duration) {
 // timeout must still leave room for a delayed acknowledgement.
 func (r *rttState) base(p *params) time.Duration {
 	if r.smoothed == 0 {
-		return min(max(InitialRTO, p.minRTO), p.maxRTO)
+		first := InitialRTO
+		if r.unsure {
+			first = unsureRTO
+		}
+		return min(max(first, p.minRTO), p.maxRTO)
 	}
 	return min(r.smoothed+max(4*r.variance, p.minRTO), p.maxRTO)
 }
