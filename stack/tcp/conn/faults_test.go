@@ -201,3 +201,32 @@ func TestFaultICMPErrorDuringHandshake(t *testing.T) {
 		t.Error("an ICMP error ended an established connection")
 	}
 }
+
+// An orphan is not kept for ever by a peer that answers and keeps its window
+// closed, be its data unsent or in flight before the window closed.
+func TestOrphanBeforeAClosedWindowEnds(t *testing.T) {
+	for _, inFlight := range []bool{false, true} {
+		s := newScripted(t)
+		if !inFlight {
+			s.wnd = 0
+			s.in(s.seg(0, s.c.snd.nxt, ""))
+		}
+		s.write(10_000)
+		s.drain()
+		s.c.Close(s.now)
+		s.drain()
+		s.wnd = 0
+		end := s.now.Add(24 * time.Hour)
+		for s.c.State() != StateClosed {
+			s.in(s.seg(0, s.c.snd.una, ""))
+			s.drain()
+			if !s.tick(end) {
+				break
+			}
+			s.drain()
+		}
+		if s.c.State() != StateClosed {
+			t.Errorf("in flight %v: after a day %s, %d bytes queued", inFlight, s.c.State(), s.c.Unacked())
+		}
+	}
+}

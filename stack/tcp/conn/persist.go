@@ -30,9 +30,7 @@ func (c *Conn) onPersist(now Time) {
 		c.fail(ErrTimeout)
 		return
 	}
-	if c.userGone && c.rtt.timeout(&c.cfg) >= c.cfg.maxRTO {
-		// A peer may keep its window closed for ever, but not hold a
-		// connection that nobody waits for (Linux tcp_probe_timer).
+	if c.burden() {
 		c.oweAbort()
 		c.fail(ErrTimeout)
 		return

@@ -60,10 +60,17 @@ func (c *Conn) givenUp(now Time) bool {
 	if t := c.user.opts.UserTimeout; t > 0 {
 		return now.Sub(c.loss.stalled) >= t
 	}
-	if c.snd.wnd == 0 && now.Sub(c.rcv.last) <= c.cfg.maxRTO {
+	if c.snd.wnd == 0 && now.Sub(c.rcv.last) <= c.cfg.maxRTO && !c.burden() {
 		c.loss.retries = 0
 	}
 	return c.loss.retries >= c.cfg.retries
+}
+
+// burden reports whether a peer has kept its window closed for long to a
+// connection that nobody waits for: it may do so for ever, but not hold that
+// (Linux tcp_probe_timer).
+func (c *Conn) burden() bool {
+	return c.userGone && c.rtt.timeout(&c.cfg) >= c.cfg.maxRTO
 }
 
 // onSYNTimeout repeats our SYN or SYN-ACK, or gives up.
