@@ -30,7 +30,8 @@ func TestTargets(t *testing.T) {
 			if got >= 0.95*other {
 				t.Errorf("%s: %v Mbit/s, gVisor's has %v: no longer slower, take it off the list", name, got, other)
 			}
-			if least := renoGoodput(c.path); got < least {
+			// A cell sees 80 losses at least, so chance may take a little.
+			if least := 0.95 * renoGoodput(c.path); got < least {
 				t.Errorf("%s: %v Mbit/s, a Reno that follows RFC 5681 has %.3f", name, got, least)
 			}
 		} else if got < 0.95*other {

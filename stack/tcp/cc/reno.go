@@ -34,15 +34,17 @@ func (r *reno) OnAck(a Ack) {
 	r.avoid(n, mss)
 }
 
-// avoid adds a segment for every window's worth of bytes acknowledged, but not
-// two at once.
+// avoid adds a segment for every window's worth of bytes acknowledged. What one
+// acknowledgement covers counts as a window at most: where a recovery has just
+// ended it is what was outstanding before the window was halved, which would
+// make two segments for one round trip.
 // https://www.rfc-editor.org/rfc/rfc5681#section-3.1
 func (r *reno) avoid(n, mss int64) {
-	r.acked += n
+	r.acked += min(n, r.cwnd)
 	if r.acked < r.cwnd {
 		return
 	}
-	r.acked = min(r.acked-r.cwnd, r.cwnd)
+	r.acked -= r.cwnd
 	r.set(r.cwnd+mss, mss)
 }
 

@@ -27,10 +27,17 @@ func TestRenoTrajectory(t *testing.T) {
 		"one acknowledgement for all after a timeout": {
 			{"slow start", rounds(2), 40, -1},
 			{"timeout", signal(Timeout), 1, 20},
-			// 19 to the threshold, 20 for the next segment, 1 left over.
-			{"slow start and avoidance in one", ackSegments(40), 21, 20},
-			{"one is missing", ackSegments(19), 21, 20},
-			{"the one left over did count", ackSegments(1), 22, 20},
+			// 19 to the threshold, 20 for the next segment, and no more than one.
+			{"slow start and avoidance in one", ackSegments(60), 21, 20},
+			{"one is missing", ackSegments(20), 21, 20},
+			{"it comes", ackSegments(1), 22, 20},
+		},
+		"one acknowledgement for all after a recovery": {
+			{"slow start", rounds(2), 40, -1},
+			{"loss", signal(Loss), 20, 20},
+			{"counts as one round", ackSegments(40), 21, 20},
+			{"the next is whole", ackSegments(20), 21, 20},
+			{"and then over", ackSegments(1), 22, 20},
 		},
 		"undo": {
 			{"slow start", rounds(2), 40, -1},
