@@ -34,7 +34,7 @@ func (k *Counters) list() [numCounters]*uint64 {
 	return [numCounters]*uint64{
 		&k.SegsIn, &k.SegsOut, &k.BytesAcked, &k.BytesReceived, &k.BytesDelivered, &k.BytesSent,
 		&k.BytesRetransmitted, &k.OutOfOrder, &k.Retransmits, &k.Timeouts, &k.SlowStartRetransmit,
-		&k.FastRetransmits, &k.FastRecoveries, &k.SACKRecoveries, &k.TailLossProbes, &k.TailLossRepairs,
+		&k.FastRetransmits, &k.FastRecoveries, &k.SACKRecoveries, &k.TailLossProbes, &k.TailLossRecoveries,
 		&k.SpuriousRecoveries, &k.SpuriousTimeouts, &k.DSACKs, &k.KeepaliveProbes, &k.ZeroWindows,
 		&k.ChallengeACKs,
 	}
