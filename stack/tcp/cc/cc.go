@@ -30,7 +30,7 @@ const maxWindow = 1 << 30
 // in that state count.
 type Ack struct {
 	Now        int64         // nanoseconds on the caller's monotonic clock
-	Acked      int64         // bytes newly known to have been delivered
+	Acked      int64         // bytes newly acknowledged, cumulatively
 	Flight     int64         // bytes in flight before this acknowledgement
 	MSS        int           // bytes of payload in a full segment
 	RTT        time.Duration // this acknowledgement's round-trip sample; 0: none

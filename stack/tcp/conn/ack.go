@@ -57,7 +57,7 @@ func (c *Conn) ack(now Time, s *Segment) {
 	} else {
 		c.detect(now, &d)
 	}
-	c.control(now, s, &d, flight, c.board.lostOut.segs > lost, phase == phaseRecovery)
+	c.control(now, s, &d, flight, c.board.lostOut.segs > lost, phase)
 	if advanced {
 		c.tuneSend()
 	}
@@ -82,7 +82,7 @@ func (c *Conn) oldAck(now Time, s *Segment) {
 	}
 	c.stats.BytesDelivered += uint64(d.bytes)
 	c.detect(now, &d)
-	c.control(now, s, &d, c.flight(), c.board.lostOut.segs > lost, false)
+	c.control(now, s, &d, c.flight(), c.board.lostOut.segs > lost, c.loss.phase)
 	c.armTailLoss(now)
 }
 
@@ -232,9 +232,9 @@ func (c *Conn) recover(now Time, s *Segment, d *delivery, advanced bool) (undone
 }
 
 // control tells the congestion controller, or moves PRR along. The window grows
-// by what is newly known to have been delivered (Linux tcp_cong_control), when an
-// acknowledgement advances. recovered: this one found a recovery under way.
-func (c *Conn) control(now Time, s *Segment, d *delivery, flight int64, lost, recovered bool) {
+// by what is acknowledged; but after reordering, only by what nothing has told of
+// before (Linux counts so always). found is the phase that the acknowledgement found.
+func (c *Conn) control(now Time, s *Segment, d *delivery, flight int64, lost bool, found phase) {
 	if c.takeECE(now, s) {
 		return
 	}
@@ -250,9 +250,9 @@ func (c *Conn) control(now Time, s *Segment, d *delivery, flight int64, lost, re
 	if d.sampled && !d.repeated {
 		rtt = c.rtt.latest
 	}
-	acked := d.bytes
-	if !c.cfg.sack && recovered {
-		acked = d.acked // what duplicates told in between was a guess
+	acked := d.acked
+	if found == phaseDisorder || found == phaseRecovery && c.cfg.sack && !c.cfg.rack {
+		acked = d.bytes // the rest let new data go when it was SACKed
 	}
 	round := c.loss.round.LessThanEq(c.snd.una)
 	if round {
