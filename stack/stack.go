@@ -67,12 +67,20 @@ func New(cfg Config) (*Stack, error) {
 		s.net.Destroy()
 		return nil, err
 	}
+	if l, ok := cfg.Link.(batchLink); ok {
+		b := tcp.BatcherOf(s.net)
+		l.SetBatch(b.Begin, b.End)
+	}
 	if err := s.addInterfaces(); err != nil {
 		s.net.Destroy()
 		return nil, err
 	}
 	return s, nil
 }
+
+// batchLink is a link that can tell when it has no more packets for now, as
+// stack/tap can.
+type batchLink interface{ SetBatch(begin, end func()) }
 
 // setTCPOptions passes the configuration on to the TCP protocol.
 func (s *Stack) setTCPOptions() error {

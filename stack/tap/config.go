@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -38,6 +39,10 @@ type Config struct {
 	Address tcpip.LinkAddress
 	// NoOffload asks for plain frames even where the kernel offers more.
 	NoOffload bool
+	// Spin is how long the reader keeps looking for the next frame before it
+	// sleeps, while frames follow each other as closely as that. 0:
+	// DefaultSpin; negative: it sleeps at once.
+	Spin time.Duration
 	// Logger hears of what happens to the device after it was opened; nil
 	// keeps silent.
 	Logger *slog.Logger

@@ -3,9 +3,11 @@
 package tap
 
 import (
+	"cmp"
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -36,6 +38,8 @@ type Endpoint struct {
 	counters counters
 	mtu      atomic.Uint32
 	address  atomic.Pointer[tcpip.LinkAddress]
+	batcher  atomic.Pointer[batcher]
+	spin     time.Duration
 
 	// trusted says whether the checksums of the frame that is being delivered
 	// need no verification. See Capabilities.
@@ -101,6 +105,7 @@ func newEndpoint(d *device, cfg *Config) (*Endpoint, error) {
 		offload: d.offload,
 		log:     cfg.Logger,
 		queue:   q,
+		spin:    cmp.Or(cfg.Spin, DefaultSpin),
 		done:    make(chan struct{}),
 	}
 	if e.log == nil {

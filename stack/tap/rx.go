@@ -5,6 +5,7 @@ package tap
 import (
 	"errors"
 	"os"
+	"runtime"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -91,6 +92,14 @@ type reader struct {
 	stopped    atomic.Bool // no further frame may be delivered
 	delivering atomic.Bool // a frame is, or is about to be, in the dispatcher
 	done       chan struct{}
+
+	// What follows is the goroutine's own.
+	buf     rxBuffer
+	batch   batch
+	spin    spinner
+	blocked bool // the next read waits for a frame
+	n       int  // the last read's result
+	err     error
 }
 
 // newReader makes a reader for d, to be run once.
@@ -101,22 +110,12 @@ func newReader(d stack.NetworkDispatcher) *reader {
 // run reads and delivers until the reader is stopped, which is no error, or
 // reading fails.
 func (r *reader) run(e *Endpoint) error {
-	var b rxBuffer
-	defer b.release()
-	var iov []unix.Iovec
-	var n int
-	var err error
-	poll := func(fd uintptr) bool {
-		if r.stopped.Load() {
-			// Whatever is there is for the next reader.
-			n, err = 0, unix.EINTR
-			return true
-		}
-		n, err = readv(fd, iov)
-		return err != unix.EAGAIN
-	}
+	defer r.buf.release()
+	defer r.batch.end()
+	r.batch.to = e.batcher.Load()
+	r.spin.limit = e.spin
+	poll := r.poll(e)
 	for !r.stopped.Load() {
-		iov = b.vector(e.queue.vnet)
 		if perr := e.queue.raw.Read(poll); perr != nil {
 			if errors.Is(perr, os.ErrDeadlineExceeded) {
 				return nil
@@ -125,22 +124,54 @@ func (r *reader) run(e *Endpoint) error {
 			// device was removed while the poller waited for it.
 			return ErrGone
 		}
-		switch err {
+		switch r.err {
 		case nil:
-			r.receive(e, &b, n)
+			r.spin.found()
+			r.blocked = false
+			r.batch.begin()
+			r.receive(e, r.n)
+		case unix.EAGAIN:
+			r.empty()
 		case unix.EINTR:
 		case unix.EBADFD, unix.EFAULT, unix.ENODEV, unix.EIO:
 			return ErrGone
 		default:
-			return err
+			return r.err
 		}
 	}
 	return nil
 }
 
-// receive takes the frame of n bytes in b, virtio-net header included, as far
+// poll makes the function that reads a frame for the runtime's poller: it
+// returns false to be called again when there may be one.
+func (r *reader) poll(e *Endpoint) func(uintptr) bool {
+	return func(fd uintptr) bool {
+		if r.stopped.Load() {
+			// Whatever is there is for the next reader.
+			r.n, r.err = 0, unix.EINTR
+			return true
+		}
+		r.n, r.err = readv(fd, r.buf.vector(e.queue.vnet))
+		return r.err != unix.EAGAIN || !r.blocked
+	}
+}
+
+// empty is what the reader does when there is no frame: it settles the batch,
+// lets those run whom it woke, and decides whether it is worth looking again
+// before it sleeps.
+func (r *reader) empty() {
+	if r.batch.end() {
+		// What was woken waits for this thread, or for another one to be woken
+		// for it, which takes longer.
+		runtime.Gosched()
+	}
+	r.blocked = !r.spin.again()
+}
+
+// receive takes the frame of n bytes in the buffer, virtio-net header included, as far
 // as the dispatcher, or drops it and counts why.
-func (r *reader) receive(e *Endpoint, b *rxBuffer, n int) {
+func (r *reader) receive(e *Endpoint, n int) {
+	b := &r.buf
 	var vnet vnetHeader
 	if e.queue.vnet {
 		n -= vnetHeaderSize

@@ -39,10 +39,10 @@ func (dispatcher) DeliverLinkPacket(tcpip.NetworkProtocolNumber, *stack.PacketBu
 // receive passes one frame and its virtio-net header through e, as though they
 // had been read from a device.
 func receive(e *Endpoint, head, frame []byte, deliver func(*stack.PacketBuffer)) {
-	var b rxBuffer
-	defer b.release()
-	load(&b, head, frame)
-	newReader(dispatcher(deliver)).receive(e, &b, vnetHeaderSize+len(frame))
+	r := newReader(dispatcher(deliver))
+	defer r.buf.release()
+	load(&r.buf, head, frame)
+	r.receive(e, vnetHeaderSize+len(frame))
 }
 
 // load fills b as readv would.
@@ -101,10 +101,9 @@ func TestReceiveSizes(t *testing.T) {
 // frames read after it.
 func TestReceiveReuse(t *testing.T) {
 	e := bareEndpoint()
-	var b rxBuffer
-	defer b.release()
 	var kept []buffer.Buffer
 	r := newReader(dispatcher(func(pkt *stack.PacketBuffer) { kept = append(kept, pkt.ToBuffer()) }))
+	defer r.buf.release()
 	var want [][]byte
 	for i, n := range []int{100, 1514, 9000, 100, 65000, 257, 2048, 60} {
 		frame := ethernetFrame(ourMAC, header.IPv4ProtocolNumber, n)
@@ -112,8 +111,8 @@ func TestReceiveReuse(t *testing.T) {
 			frame[j] += byte(i)
 		}
 		want = append(want, frame)
-		load(&b, make([]byte, vnetHeaderSize), frame)
-		r.receive(e, &b, vnetHeaderSize+n)
+		load(&r.buf, make([]byte, vnetHeaderSize), frame)
+		r.receive(e, vnetHeaderSize+n)
 	}
 	for i := range want {
 		if !bytes.Equal(kept[i].Flatten(), want[i]) {
@@ -146,10 +145,10 @@ func TestReceiveDrops(t *testing.T) {
 
 	// Fewer bytes than a virtio-net header.
 	e := bareEndpoint()
-	var b rxBuffer
-	defer b.release()
-	b.vector(true)
-	newReader(nil).receive(e, &b, vnetHeaderSize-1)
+	r := newReader(nil)
+	defer r.buf.release()
+	r.buf.vector(true)
+	r.receive(e, vnetHeaderSize-1)
 	if got := e.Stats(); got != (Stats{RxShort: 1}) {
 		t.Errorf("no whole virtio-net header: counted %+v", got)
 	}

@@ -69,6 +69,7 @@ type Endpoint struct {
 
 	wake    waiter.EventMask // for the next unlock to notify
 	sending bool             // some goroutine is writing packets; see unlock
+	late    bool             // the batcher will call unlock
 	quiet   sync.Cond        // signalled when sending ends; its lock is mu
 	strays  []packet         // for others, once the lock is let go
 	abandon []*Endpoint      // to be aborted then
@@ -150,12 +151,16 @@ func (e *Endpoint) do(f func(now conn.Time)) {
 // goroutine at a time sends; others leave their output to it. That also bounds
 // the recursion: an endpoint appears on a call stack once as a sender, however
 // many answers its own packets draw.
-func (e *Endpoint) unlock() {
-	for {
+func (e *Endpoint) unlock() { e.endTurn(true) }
+
+// endTurn is unlock, but what there is to send is left for later unless send is
+// set: the caller knows that unlock will be called soon.
+func (e *Endpoint) endTurn(send bool) {
+	for ; ; send = true {
 		now := e.proto.now()
 		e.drain(now)
 		var out outbox
-		if !e.sending {
+		if send && !e.sending {
 			e.pull(now, &out)
 			e.sending = out.n > 0
 		}

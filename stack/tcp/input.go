@@ -103,7 +103,7 @@ func (e *Endpoint) handle(p *packet) {
 		now := e.proto.now()
 		e.drain(now)
 		e.input(now, p)
-		e.unlock()
+		e.endTurn(!e.putOff())
 		return
 	}
 	if !e.inbox.push(p) {

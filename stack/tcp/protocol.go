@@ -85,6 +85,7 @@ type protocol struct {
 	secrets secrets
 	options options
 	places  places
+	batcher Batcher
 
 	stats          tcpip.TCPStats     // the stack's
 	droppedPackets *tcpip.StatCounter // the stack's

@@ -61,6 +61,15 @@ func (c *Conn) onDelayedACK() {
 	c.oweAck()
 }
 
+// AckMayWait reports whether all that Output has to yield is the acknowledgement
+// of data that came in order, on a connection in full flow: if more is about to
+// come, one acknowledgement can answer for all of it. A peer in slow start, or
+// filling holes, gets each at once.
+func (c *Conn) AckMayWait() bool {
+	return c.predicted != 0 && c.delack.quick == 0 && c.owed.acks == 1 && !c.owed.reset && c.owed.probe == noProbe &&
+		!c.hasUnsent() && c.board.lostOut.segs == 0 && !c.loss.tail.due
+}
+
 // acknowledged notes that a segment carrying RCV.NXT was sent.
 func (c *Conn) acknowledged(now Time, withData bool) {
 	c.owed.acks = 0

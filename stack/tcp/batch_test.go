@@ -1,0 +1,74 @@
+package tcp_test
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"github.com/tcprepair/ustack/stack/tcp"
+)
+
+// Segments that come in one batch draw one acknowledgement, at its end; the
+// data is there before.
+func TestBatch(t *testing.T) {
+	w := newWire(t)
+	ep, iss := w.open()
+	const size = 1000
+	in := func(i uint32) {
+		w.inject(segment{seq: peerISN + 1 + i*size, ack: iss, flags: header.TCPFlagAck, window: 65535, payload: strings.Repeat("x", size)}, nil)
+	}
+	// A peer that has just begun is not kept waiting.
+	b := tcp.BatcherOf(w.stack)
+	b.Begin()
+	const early = 16
+	for i := range uint32(early) {
+		in(i)
+		w.want(header.TCPFlagAck)
+	}
+	b.End()
+	var got bytes.Buffer
+	if _, err := ep.Read(&got, tcpip.ReadOptions{}); err != nil {
+		t.Fatal(tcpipErr(err))
+	}
+
+	b.Begin()
+	for i := range uint32(3) {
+		in(early + i)
+	}
+	w.quiet("before the end of the batch")
+	b.End()
+	if ack := w.want(header.TCPFlagAck).ack; ack != peerISN+1+(early+3)*size {
+		t.Errorf("acknowledged %d, want %d", ack, peerISN+1+(early+3)*size)
+	}
+	w.quiet("after the acknowledgement")
+	if _, err := ep.Read(&got, tcpip.ReadOptions{}); err != nil || got.Len() != (early+3)*size {
+		t.Errorf("read %d bytes: %s", got.Len(), tcpipErr(err))
+	}
+
+	// A hole is told of at once, and so is what fills it.
+	b.Begin()
+	in(early + 4)
+	w.want(header.TCPFlagAck)
+	in(early + 3)
+	if ack := w.want(header.TCPFlagAck).ack; ack != peerISN+1+(early+5)*size {
+		t.Errorf("acknowledged %d, want %d", ack, peerISN+1+(early+5)*size)
+	}
+	// Data of ours carries the acknowledgement, and nothing is left for the end.
+	for i := range uint32(early - 2) { // two have gone
+		in(early + 5 + i)
+		w.want(header.TCPFlagAck)
+	}
+	in(2*early + 3)
+	w.quiet("in the batch")
+	if _, err := ep.Write(strings.NewReader("y"), tcpip.WriteOptions{}); err != nil {
+		t.Fatal(tcpipErr(err))
+	}
+	if s := w.want(header.TCPFlagAck); s.payload != "y" || s.ack != peerISN+1+(2*early+4)*size {
+		t.Errorf("sent %q, acknowledging %d", s.payload, s.ack)
+	}
+	b.End()
+	w.quiet("after the batch")
+}
