@@ -1,10 +1,9 @@
 package conn
 
 // afterTimeout looks at an acknowledgement while the connection is in the loss
-// phase, first of all for signs that the timeout was spurious. It reports whether
-// it was.
+// phase, first of all for signs that the timeout was spurious.
 // https://www.rfc-editor.org/rfc/rfc5682#section-3
-func (c *Conn) afterTimeout(now Time, s *Segment, d *delivery, advanced bool) (undone bool) {
+func (c *Conn) afterTimeout(now Time, s *Segment, d *delivery, advanced bool) {
 	l := &c.loss
 	if l.frto {
 		switch {
@@ -12,10 +11,7 @@ func (c *Conn) afterTimeout(now Time, s *Segment, d *delivery, advanced bool) (u
 			// Something sent before the timeout, and not since, arrived: the
 			// timeout came too early (3.b).
 			c.undo(now)
-			return true
-		case !c.cfg.sack && d.segs > dupThresh:
-			// A leap: segments waited for the one that was repeated.
-			l.frto = false
+			return
 		case l.point.LessThan(c.snd.nxt):
 			// New data went out after the head was retransmitted. If it is
 			// SACKed, or draws a duplicate, the loss was real (3.a).
@@ -30,7 +26,7 @@ func (c *Conn) afterTimeout(now Time, s *Segment, d *delivery, advanced bool) (u
 			l.frto = false
 		}
 	}
-	return c.tryUndo(now, s, advanced)
+	c.tryUndo(now, s, advanced)
 }
 
 // prefersNew reports whether F-RTO wants new data sent before anything is

@@ -246,9 +246,7 @@ func (c *Conn) restoreLoss(now Time, x *repair.Extra) {
 		return
 	}
 	l.phase = phase(g.Phase)
-	l.point, l.held = within(g.Point, una, nxt, nxt), l.phase >= phaseRecovery
-	head := &c.board.recs[0]
-	l.insist = l.held && (c.classic() || l.phase == phaseLoss) && head.is(recLost) && !head.is(recRtx)
+	l.point = within(g.Point, una, nxt, nxt)
 	if !c.cfg.sack {
 		l.dupAcks = min(g.DupACKs, uint32(len(c.board.recs)))
 	}

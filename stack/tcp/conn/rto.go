@@ -102,8 +102,7 @@ func (c *Conn) enterLoss(now Time) {
 	l.frto = calm && l.retries == 0
 	c.ecn.cwr = c.cfg.ecn
 	l.phase = phaseLoss
-	l.insist = true
-	l.point, l.held = c.snd.nxt, true
+	l.point = c.snd.nxt
 	l.dupAcks = 0
 	l.tail = tailLoss{}
 	c.timers.stop(timerTailLoss)
