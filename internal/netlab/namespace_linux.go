@@ -177,6 +177,24 @@ func (ns *Namespace) AddRoute(dst netip.Prefix, via netip.Addr) error {
 	return nil
 }
 
+// featureMicros is RTAX_FEATURE_TCP_USEC_TS, since Linux 6.7.
+const featureMicros = 1 << 4
+
+// MicrosecondTimestamps has TCP's timestamps tick in microseconds on connections
+// with a network that is on the device's link. Kernels before 6.7 refuse.
+func (ns *Namespace) MicrosecondTimestamps(device string, network netip.Prefix) error {
+	link, err := ns.nl.LinkByName(device)
+	if err == nil {
+		err = ns.nl.RouteReplace(&netlink.Route{
+			LinkIndex: link.Attrs().Index, Dst: ipNet(network.Masked()), Scope: netlink.SCOPE_LINK, Features: featureMicros,
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("netlab: microsecond timestamps with %v: %w", network, err)
+	}
+	return nil
+}
+
 // SetUp takes a device up or down.
 func (ns *Namespace) SetUp(device string, up bool) error {
 	link, err := ns.nl.LinkByName(device)

@@ -2,9 +2,14 @@ package linux_test
 
 import (
 	"net"
+	"os"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/tcprepair/ustack/internal/netlab"
+	"github.com/tcprepair/ustack/stack/repair"
+	"github.com/tcprepair/ustack/stack/repair/linux"
 )
 
 // A connection under load both ways moves between two kernels, again and again,
@@ -54,4 +59,37 @@ func TestMoveUnderLoad(t *testing.T) {
 			must(t, c.Close())
 		})
 	}
+}
+
+// Timestamps that tick in microseconds go on ticking so.
+func TestMicrosecondTimestamps(t *testing.T) {
+	w := newWorld(t)
+	if err := w.Hosts[0].Kernel.MicrosecondTimestamps(w.Hosts[0].Device.Name, netlab.KernelAddresses[0]); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err) // a kernel before 6.7
+	}
+	peer, host := w.connect(0)
+	exchange(t, peer, host)
+	s := w.freeze(0, host)
+	snap, err := s.Snapshot()
+	must(t, err)
+	if !snap.TimestampMicros {
+		t.Fatal("the clock ticks in milliseconds")
+	}
+	restored, err := w.factory(1).Restore(snap) // whose route knows nothing of it
+	must(t, err)
+	value, micros, err := restored.Timestamp()
+	must(t, err)
+	if ago := value - snap.Timestamp; !micros || ago > 5_000_000 {
+		t.Errorf("microseconds: %v, the clock went from %d to %d", micros, snap.Timestamp, value)
+	}
+	w.Switch.Move(1)
+	must(t, s.Close())
+	must(t, repair.Resume(restored, repair.Off))
+	c := user(t, restored.(*linux.Socket))
+	defer c.Close()
+	exchange(t, peer, c)
+	must(t, restored.Close())
 }
