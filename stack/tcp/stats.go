@@ -137,7 +137,7 @@ func (e *Endpoint) countEvents() {
 	add(now.SlowStartRetransmit, was.SlowStartRetransmit, s.SlowStartRetransmits)
 	add(now.FastRecoveries, was.FastRecoveries, s.FastRecovery)
 	add(now.SACKRecoveries, was.SACKRecoveries, s.SACKRecovery)
-	add(now.TailLossRepairs, was.TailLossRepairs, s.TLPRecovery)
+	add(now.TailLossRecoveries, was.TailLossRecoveries, s.TLPRecovery)
 	add(now.SpuriousRecoveries+now.SpuriousTimeouts, was.SpuriousRecoveries+was.SpuriousTimeouts, s.SpuriousRecovery)
 	add(now.SpuriousTimeouts, was.SpuriousTimeouts, s.SpuriousRTORecovery)
 	add(now.DSACKs, was.DSACKs, s.SegmentsAckedWithDSACK)

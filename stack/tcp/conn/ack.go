@@ -14,13 +14,15 @@ import (
 // recovery and congestion control make of it.
 func (c *Conn) ack(now Time, s *Segment) {
 	if s.Ack.LessThan(c.snd.una) {
-		return // an old acknowledgement says nothing new
+		c.oldAck(now, s)
+		return
 	}
 	var (
 		d        = c.board.expect()
 		advanced = c.snd.una.LessThan(s.Ack)
 		flight   = c.flight()
 		lost     = c.board.lostOut.segs
+		closed   = c.snd.wnd == 0
 		windowed = c.updateWindow(s)
 	)
 	if windowed && c.board.empty() {
@@ -44,10 +46,18 @@ func (c *Conn) ack(now Time, s *Segment) {
 		k.dsackSeen = false // its round trip is over
 	}
 	c.stats.BytesDelivered += uint64(d.bytes)
-	c.recover(now, s, &d, advanced)
+	phase := c.loss.phase
+	undone := c.recover(now, s, &d, advanced)
 	c.leave()
-	c.detect(now, &d)
-	c.control(now, s, &d, flight, c.board.lostOut.segs > lost)
+	if closed && c.snd.wnd > 0 {
+		c.reopen()
+	}
+	if undone {
+		c.waitForOthers(now)
+	} else {
+		c.detect(now, &d)
+	}
+	c.control(now, s, &d, flight, c.board.lostOut.segs > lost, phase)
 	if advanced {
 		c.tuneSend()
 	}
@@ -57,6 +67,23 @@ func (c *Conn) ack(now Time, s *Segment) {
 	case d.bytes > 0:
 		c.armTailLoss(now)
 	}
+}
+
+// oldAck takes an acknowledgement that came after a later one. What it tells of
+// SACKed data may be news all the same (Linux tcp_ack, old_ack).
+func (c *Conn) oldAck(now Time, s *Segment) {
+	d, lost := c.board.expect(), c.board.lostOut.segs
+	c.takeSACK(s, &d)
+	if d.bytes == 0 {
+		return
+	}
+	if c.cfg.rack {
+		c.loss.rack.update(s.arrival(now), &d, c.rtt.min)
+	}
+	c.stats.BytesDelivered += uint64(d.bytes)
+	c.detect(now, &d)
+	c.control(now, s, &d, c.flight(), c.board.lostOut.segs > lost, c.loss.phase)
+	c.armTailLoss(now)
 }
 
 // advance moves SND.UNA.
@@ -99,36 +126,6 @@ func (c *Conn) setWindow(wnd seqnum.Size, raw uint16) bool {
 	c.snd.wnd, c.snd.raw = wnd, raw
 	c.snd.maxWnd = max(c.snd.maxWnd, wnd)
 	return true
-}
-
-// countDuplicate counts a duplicate acknowledgement, for peers without SACK:
-// one more segment is delivered. After a timeout it may as well be a segment
-// that was sent twice, so it tells nothing.
-// https://www.rfc-editor.org/rfc/rfc5681#section-2 (DUPLICATE ACKNOWLEDGMENT)
-// https://www.rfc-editor.org/rfc/rfc6937#section-2 (DeliveredData)
-func (c *Conn) countDuplicate(s *Segment, windowed bool, d *delivery) {
-	if c.cfg.sack || windowed || c.board.empty() || s.Len() != 0 || c.loss.phase == phaseLoss {
-		return
-	}
-	if c.loss.dupAcks < uint32(len(c.board.recs)) {
-		c.loss.dupAcks++
-		d.bytes += int64(c.segmentSize())
-	}
-}
-
-// forgetDuplicates is called when an acknowledgement advances without SACK. It
-// covers one segment that was missing; the others are those that duplicates
-// have counted. What duplicates told beyond it stands while the recovery lasts.
-func (c *Conn) forgetDuplicates(d *delivery) {
-	told := min(c.loss.dupAcks, uint32(max(d.segs-1, 0)))
-	d.bytes = max(d.bytes-int64(told)*int64(c.segmentSize()), 0)
-	c.loss.dupAcks -= told
-	if c.loss.phase != phaseRecovery {
-		c.loss.dupAcks = 0
-	}
-	// Data that waited for the retransmission cannot be told from data that
-	// needed none.
-	d.original = d.original && !d.repeated
 }
 
 // takeSACK reads the SACK blocks. It reports whether the first was a DSACK.
@@ -222,18 +219,22 @@ func (s *Segment) arrival(now Time) Time {
 	return now
 }
 
-// recover moves a recovery along before new losses are looked for.
-func (c *Conn) recover(now Time, s *Segment, d *delivery, advanced bool) {
+// recover moves a recovery along before new losses are looked for. It reports
+// whether the recovery was found to have been needless.
+func (c *Conn) recover(now Time, s *Segment, d *delivery, advanced bool) (undone bool) {
 	switch c.loss.phase {
 	case phaseRecovery, phaseCWR:
-		c.tryUndo(now, s, advanced)
+		return c.tryUndo(now, s, advanced)
 	case phaseLoss:
-		c.afterTimeout(now, s, d, advanced)
+		return c.afterTimeout(now, s, d, advanced)
 	}
+	return false
 }
 
-// control tells the congestion controller, or moves PRR along.
-func (c *Conn) control(now Time, s *Segment, d *delivery, flight int64, lost bool) {
+// control tells the congestion controller, or moves PRR along. The window grows
+// by what is acknowledged; but after reordering, only by what nothing has told of
+// before (Linux counts so always). found is the phase that the acknowledgement found.
+func (c *Conn) control(now Time, s *Segment, d *delivery, flight int64, lost bool, found phase) {
 	if c.takeECE(now, s) {
 		return
 	}
@@ -249,13 +250,17 @@ func (c *Conn) control(now Time, s *Segment, d *delivery, flight int64, lost boo
 	if d.sampled && !d.repeated {
 		rtt = c.rtt.latest
 	}
+	acked := d.acked
+	if found == phaseDisorder || found == phaseRecovery && c.cfg.sack && !c.cfg.rack {
+		acked = d.bytes // the rest let new data go when it was SACKed
+	}
 	round := c.loss.round.LessThanEq(c.snd.una)
 	if round {
 		c.loss.round = c.snd.nxt
 	}
 	c.cc.OnAck(cc.Ack{
 		Now:        int64(now),
-		Acked:      d.acked,
+		Acked:      acked,
 		Flight:     flight,
 		MSS:        c.segmentSize(),
 		RTT:        rtt,

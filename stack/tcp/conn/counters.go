@@ -12,11 +12,11 @@ type Counters struct {
 	Retransmits         uint64 // segments sent again
 	Timeouts            uint64 // times the retransmission timer expired
 	SlowStartRetransmit uint64 // segments sent again after a timeout
-	FastRetransmits     uint64 // segments sent again in fast recovery
+	FastRetransmits     uint64 // segments sent again in fast recovery; with SACK, the first of each
 	FastRecoveries      uint64 // recoveries begun without SACK
-	SACKRecoveries      uint64 // recoveries begun with SACK
+	SACKRecoveries      uint64 // recoveries with SACK, those that a probe was enough for included
 	TailLossProbes      uint64 // RFC 8985 probes sent
-	TailLossRepairs     uint64 // of them, those that the peer needed
+	TailLossRecoveries  uint64 // recoveries begun by what such a probe revealed
 	SpuriousRecoveries  uint64 // recoveries taken back
 	SpuriousTimeouts    uint64 // timeouts taken back
 	DSACKs              uint64 // acknowledgements that reported a duplicate
@@ -34,7 +34,7 @@ func (k *Counters) list() [numCounters]*uint64 {
 	return [numCounters]*uint64{
 		&k.SegsIn, &k.SegsOut, &k.BytesAcked, &k.BytesReceived, &k.BytesDelivered, &k.BytesSent,
 		&k.BytesRetransmitted, &k.OutOfOrder, &k.Retransmits, &k.Timeouts, &k.SlowStartRetransmit,
-		&k.FastRetransmits, &k.FastRecoveries, &k.SACKRecoveries, &k.TailLossProbes, &k.TailLossRepairs,
+		&k.FastRetransmits, &k.FastRecoveries, &k.SACKRecoveries, &k.TailLossProbes, &k.TailLossRecoveries,
 		&k.SpuriousRecoveries, &k.SpuriousTimeouts, &k.DSACKs, &k.KeepaliveProbes, &k.ZeroWindows,
 		&k.ChallengeACKs,
 	}

@@ -1,9 +1,10 @@
 package conn
 
 // afterTimeout looks at an acknowledgement while the connection is in the loss
-// phase, first of all for signs that the timeout was spurious.
+// phase, first of all for signs that the timeout was spurious. It reports whether
+// it was.
 // https://www.rfc-editor.org/rfc/rfc5682#section-3
-func (c *Conn) afterTimeout(now Time, s *Segment, d *delivery, advanced bool) {
+func (c *Conn) afterTimeout(now Time, s *Segment, d *delivery, advanced bool) (undone bool) {
 	l := &c.loss
 	if l.frto {
 		switch {
@@ -11,7 +12,10 @@ func (c *Conn) afterTimeout(now Time, s *Segment, d *delivery, advanced bool) {
 			// Something sent before the timeout, and not since, arrived: the
 			// timeout came too early (3.b).
 			c.undo(now)
-			return
+			return true
+		case !c.cfg.sack && d.segs > dupThresh:
+			// A leap: segments waited for the one that was repeated.
+			l.frto = false
 		case l.point.LessThan(c.snd.nxt):
 			// New data went out after the head was retransmitted. If it is
 			// SACKed, or draws a duplicate, the loss was real (3.a).
@@ -26,7 +30,7 @@ func (c *Conn) afterTimeout(now Time, s *Segment, d *delivery, advanced bool) {
 			l.frto = false
 		}
 	}
-	c.tryUndo(now, s, advanced)
+	return c.tryUndo(now, s, advanced)
 }
 
 // prefersNew reports whether F-RTO wants new data sent before anything is

@@ -22,9 +22,13 @@ const (
 type lossState struct {
 	phase   phase
 	point   seqnum.Value // SND.NXT when the phase began: it ends when this is acknowledged
+	held    bool         // nothing beyond point was acknowledged since (RFC 6582's recover)
 	dupAcks uint32       // duplicate acknowledgements in a row, without SACK
 	retries int          // retransmission timeouts since anything was acknowledged
 	stalled Time         // since when the oldest segment has been waiting
+
+	insist  bool // the oldest segment is to go again, whatever the window says
+	counted bool // this recovery's fast retransmission was counted
 
 	prr  prrState
 	rack rackState
@@ -65,16 +69,28 @@ func (c *Conn) packetsOut() int64 {
 
 // cwnd is the congestion window in force.
 func (c *Conn) cwnd() int64 {
-	switch c.loss.phase {
-	case phaseCWR, phaseRecovery:
+	switch {
+	case c.loss.phase == phaseRecovery && c.classic():
+		if c.cfg.sack {
+			// https://www.rfc-editor.org/rfc/rfc5681#section-3.2 (step 3)
+			return c.cc.Window() + dupThresh*int64(c.segmentSize())
+		}
+	case c.loss.phase == phaseCWR, c.loss.phase == phaseRecovery:
 		if c.flight() == 0 {
 			// No delivery will come to raise it.
 			return max(c.loss.prr.window, int64(c.segmentSize()))
 		}
 		return c.loss.prr.window
+	case c.loss.phase == phaseDisorder:
+		return c.cc.Window() - c.heldBack()
 	}
 	return c.cc.Window()
 }
+
+// classic reports whether recovery goes by the window and what is in flight,
+// as it did before RACK and proportional rate reduction: for peers without SACK,
+// and where the user switched RACK off.
+func (c *Conn) classic() bool { return !c.cfg.sack || !c.cfg.rack }
 
 // detect looks for losses after an acknowledgement.
 func (c *Conn) detect(now Time, d *delivery) {
@@ -97,9 +113,12 @@ func (c *Conn) detect(now Time, d *delivery) {
 
 // detectSACKCount judges lost what three later segments have overtaken.
 // https://www.rfc-editor.org/rfc/rfc6675#section-4 (IsLost)
+//
+// A new recovery waits for an acknowledgement beyond the last, like one without
+// SACK.
 func (c *Conn) detectSACKCount() {
 	b := &c.board
-	if b.sacked.segs < dupThresh {
+	if b.sacked.segs < dupThresh || c.loss.held && c.loss.phase < phaseRecovery {
 		return
 	}
 	above := int64(0)
@@ -123,21 +142,6 @@ func (c *Conn) detectSACKCount() {
 	}
 }
 
-// detectDuplicates is fast retransmit without SACK.
-// https://www.rfc-editor.org/rfc/rfc6582#section-3.2
-func (c *Conn) detectDuplicates(d *delivery) {
-	if c.board.empty() {
-		return
-	}
-	head := &c.board.recs[0]
-	switch {
-	case c.loss.phase == phaseRecovery && d.acked > 0 && !head.is(recLost):
-		c.board.markLost(head) // a partial acknowledgement: the next hole
-	case c.loss.phase < phaseRecovery && c.loss.dupAcks >= dupThresh && c.loss.point.LessThanEq(c.snd.una):
-		c.board.markLost(head)
-	}
-}
-
 // enterRecovery begins fast recovery, unless a recovery is under way already.
 // news is what the acknowledgement at hand delivered.
 // https://www.rfc-editor.org/rfc/rfc6675#section-5
@@ -147,9 +151,13 @@ func (c *Conn) enterRecovery(now Time, news int64) {
 	}
 	if c.cfg.sack {
 		c.stats.SACKRecoveries++
+		if c.loss.tail.again {
+			c.stats.TailLossRecoveries++
+		}
 	} else {
 		c.stats.FastRecoveries++
 	}
+	c.loss.insist = c.classic()
 	c.reduce(now, phaseRecovery, cc.Loss, news)
 }
 
@@ -166,18 +174,51 @@ func (c *Conn) reduce(now Time, to phase, why cc.Signal, news int64) {
 		}
 		c.loss.prr.begin(c.cc.Threshold(), c.undelivered()+news, c.flight(), first, news > 0 || !c.loss.usage.limited)
 	}
+	c.loss.counted = false
 	c.ecn.cwr = c.cfg.ecn // for whatever reason it was reduced (RFC 3168 section 6.1.2)
 	c.loss.phase = to
-	c.loss.point = c.snd.nxt
+	c.loss.point, c.loss.held = c.snd.nxt, to == phaseRecovery
 	c.timers.stop(timerTailLoss)
 }
 
-// countRetransmit counts a segment sent again, by what made it necessary.
+// mayRetransmit reports whether a lost segment may go now. What lies beyond the
+// window, because the peer took some of it back, waits for the window; only when
+// the timer says so the oldest segment goes nevertheless, as a probe.
+// https://www.rfc-editor.org/rfc/rfc9293#section-3.8.6.1
+func (c *Conn) mayRetransmit(r *record) bool {
+	insist := c.loss.insist && r.seq == c.snd.una
+	if !c.inWindow(r) && !(insist && c.loss.phase == phaseLoss) {
+		return false
+	}
+	flight := c.flight()
+	return insist || flight == 0 || flight+int64(r.size) <= c.cwnd() && !c.packetsFull(c.segmentSize())
+}
+
+// inWindow reports whether a record begins within the peer's window. A FIN
+// takes none.
+func (c *Conn) inWindow(r *record) bool {
+	return r.seq.LessThan(c.snd.una.Add(c.snd.wnd)) || c.finSent() && r.seq == c.finSeq()
+}
+
+// reopen is called when a closed window opens while something is outstanding.
+// What was repeated while it was closed was dropped.
+func (c *Conn) reopen() {
+	if c.loss.phase == phaseLoss && !c.board.empty() {
+		c.board.markAll(c.board.recs[0].is(recSacked))
+	}
+}
+
+// countRetransmit counts a segment sent again, by what made it necessary. With
+// SACK, one fast retransmission begins a recovery, and what follows it is not
+// called so.
 func (c *Conn) countRetransmit() {
 	c.stats.Retransmits++
 	switch c.loss.phase {
 	case phaseRecovery:
-		c.stats.FastRetransmits++
+		if !c.cfg.sack || !c.loss.counted {
+			c.stats.FastRetransmits++
+		}
+		c.loss.counted = true
 	case phaseLoss:
 		c.stats.SlowStartRetransmit++
 	}
@@ -194,10 +235,13 @@ func (c *Conn) undelivered() int64 {
 // leave ends a phase once everything sent before it began is acknowledged.
 func (c *Conn) leave() {
 	l := &c.loss
+	l.held = l.held && !l.point.LessThan(c.snd.una)
 	if l.phase == phaseOpen || l.phase == phaseDisorder {
 		if c.board.sacked.segs == 0 && l.dupAcks == 0 {
 			l.phase = phaseOpen
-			l.point = c.snd.una // so that it never falls half the space behind
+			if !l.held {
+				l.point = c.snd.una // so that it never falls half the space behind
+			}
 		}
 		return
 	}
@@ -207,7 +251,7 @@ func (c *Conn) leave() {
 	if l.phase >= phaseRecovery {
 		l.rack.settle()
 	}
-	l.phase, l.frto, l.dupAcks = phaseOpen, false, 0
+	l.phase, l.frto, l.insist, l.dupAcks = phaseOpen, false, false, 0
 	l.undo.end()
 }
 

@@ -518,6 +518,9 @@ func (m *model) move(t *rapid.T, u *user) {
 		m.w.t.Fatalf("%s: snapshot: %v", u.name, err)
 	}
 	snap.Local, snap.Remote = netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:2")
+	if err := snap.Validate(); err != nil {
+		m.w.t.Fatalf("%s: a snapshot in %v that cannot be: %v", u.name, u.c.State(), err)
+	}
 	if seldom(t, 2) {
 		snap.Extra = nil
 	}

@@ -360,7 +360,7 @@ func (c *Conn) restartIdle(now Time) {
 // or the last segment as a tail loss probe.
 func (c *Conn) outputLost(now Time, out *Segment) bool {
 	if c.board.lostOut.segs > 0 {
-		if r := c.board.nextLost(); r != nil && (c.flight()+int64(r.size) <= c.cwnd() && !c.packetsFull(c.segmentSize()) || c.flight() == 0) {
+		if r := c.board.nextLost(); r != nil && c.mayRetransmit(r) {
 			if c.mayPace(now, 1, 1) == 0 {
 				return false
 			}
@@ -399,6 +399,7 @@ func (c *Conn) retransmit(now Time, out *Segment, r *record) {
 	}
 	c.markECN(out, false)
 	c.board.resent(now, r)
+	c.loss.insist = c.loss.insist && seq != c.snd.una
 	c.loss.undo.sent(c.tstamp.value(now))
 	c.loss.resentTS = c.loss.undo.first
 	c.loss.prr.out += int64(size)

@@ -34,20 +34,23 @@ func (p *prrState) afford(flight int64) { p.window = max(p.window, flight+p.firs
 
 // update sets the window after delivered bytes were delivered with flight
 // bytes left in the network. safe says that the acknowledgement advanced and
-// showed no new loss.
-// https://www.rfc-editor.org/rfc/rfc6937#section-3 (the slow-start bound is
-// used when it is safe, the conservative one when not: RFC 9937)
+// showed no new loss. A network with nothing left in it is safe as well: after
+// a tail loss probe one segment alone might wait for a delayed acknowledgement.
+// https://www.rfc-editor.org/rfc/rfc9937#section-6.2
 func (p *prrState) update(delivered, flight int64, mss int, safe bool) {
+	if delivered == 0 {
+		return
+	}
 	p.delivered += delivered
 	var n int64
 	if flight > p.threshold {
 		n = (p.delivered*p.threshold+p.before-1)/p.before - p.out
 	} else {
-		limit := p.delivered - p.out
-		if safe {
-			limit = max(limit, delivered) + int64(mss)
+		n = max(p.delivered-p.out, delivered)
+		if safe || flight == 0 {
+			n += int64(mss)
 		}
-		n = min(p.threshold-flight, limit)
+		n = min(p.threshold-flight, n)
 	}
 	if p.out == 0 {
 		n = max(n, p.first)

@@ -33,16 +33,16 @@ func (k *rackState) update(now Time, d *delivery, least time.Duration) {
 	if d.reordered {
 		k.reordered = true
 	}
-	if !d.last.valid {
+	last := d.last
+	if last.valid && d.lastEver && now.Sub(last.at) < least {
+		last = d.once // the original's acknowledgement, not the retransmission's
+	}
+	if !last.valid {
 		return
 	}
-	rtt := max(now.Sub(d.last.at), minRTT)
-	if d.lastEver && rtt < least {
-		return // the original's acknowledgement, not the retransmission's
-	}
-	k.rtt = rtt
-	if !k.last.valid || d.last.after(k.last.at, k.last.end) {
-		k.last = d.last
+	k.rtt = max(now.Sub(last.at), minRTT)
+	if !k.last.valid || last.after(k.last.at, k.last.end) {
+		k.last = last
 	}
 }
 
@@ -69,11 +69,13 @@ func (k *rackState) settle() {
 	}
 }
 
-// window is the reordering window.
+// reorderWindow is how much later than its time a segment may still arrive.
+// Three that overtook it are proof enough on a path that never reordered.
+// https://www.rfc-editor.org/rfc/rfc8985#section-6.2 (step 4)
 func (c *Conn) reorderWindow() time.Duration {
 	k := &c.loss.rack
 	if !k.reordered && (c.loss.phase >= phaseRecovery || c.board.sacked.segs >= dupThresh) {
-		return clockGranularity
+		return 0
 	}
 	return min(time.Duration(max(k.steps, 1))*c.rtt.min/4, c.rtt.smoothed) + clockGranularity
 }

@@ -246,7 +246,9 @@ func (c *Conn) restoreLoss(now Time, x *repair.Extra) {
 		return
 	}
 	l.phase = phase(g.Phase)
-	l.point = within(g.Point, una, nxt, nxt)
+	l.point, l.held = within(g.Point, una, nxt, nxt), l.phase >= phaseRecovery
+	head := &c.board.recs[0]
+	l.insist = l.held && (c.classic() || l.phase == phaseLoss) && head.is(recLost) && !head.is(recRtx)
 	if !c.cfg.sack {
 		l.dupAcks = min(g.DupACKs, uint32(len(c.board.recs)))
 	}

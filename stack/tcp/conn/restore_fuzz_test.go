@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"net/netip"
 	"reflect"
 	"testing"
 	"time"
@@ -94,6 +95,10 @@ func FuzzRestore(f *testing.F) {
 		}
 		defer snap.Release()
 		sound := len(spoilt) == 0
+		snap.Local, snap.Remote = netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:2")
+		if err := snap.Validate(); err != nil {
+			t.Fatalf("what was read out of %s cannot be: %v", d.c.State(), err)
+		}
 		if how&1 != 0 {
 			snap.Extra = nil
 		}

@@ -103,7 +103,9 @@ func busyWorld(t *testing.T, tune ...func(a, b *Config)) *world {
 	w.b.write(w, noise(200_000, 2))
 	w.run(35*time.Millisecond, nil)
 	w.a.read(w)
-	w.run(20*time.Millisecond, nil)
+	w.run(time.Second, func() bool {
+		return w.a.c.Unsent() > 0 && w.a.c.Unread() > 0 && !w.a.c.reasm.empty() && w.a.c.board.sacked.segs > 0
+	})
 	return w
 }
 

@@ -102,7 +102,8 @@ func (c *Conn) enterLoss(now Time) {
 	l.frto = calm && l.retries == 0
 	c.ecn.cwr = c.cfg.ecn
 	l.phase = phaseLoss
-	l.point = c.snd.nxt
+	l.insist = true
+	l.point, l.held = c.snd.nxt, true
 	l.dupAcks = 0
 	l.tail = tailLoss{}
 	c.timers.stop(timerTailLoss)

@@ -90,6 +90,7 @@ type delivery struct {
 	reordered bool   // an original lay below the highest delivered before it
 	last      moment // the last sent of all that was delivered
 	lastEver  bool   // that one had been retransmitted
+	once      moment // the last sent of what was never retransmitted
 
 	// The highest that was SACKed before this acknowledgement, if anything.
 	high   seqnum.Value
@@ -217,8 +218,12 @@ func (b *scoreboard) deliver(r *record, d *delivery) {
 	if !r.is(recEver) && (!d.sampled || d.sample < r.sent) {
 		d.sample, d.sampled = r.sent, true
 	}
-	if end := r.end(); !d.last.after(r.sent, end) {
-		d.last, d.lastEver = moment{r.sent, end, true}, r.is(recEver)
+	m := moment{r.sent, r.end(), true}
+	if !d.last.after(m.at, m.end) {
+		d.last, d.lastEver = m, r.is(recEver)
+	}
+	if !r.is(recEver) && !d.once.after(m.at, m.end) {
+		d.once = m
 	}
 }
 

@@ -22,9 +22,10 @@ type tailLoss struct {
 func (c *Conn) armTailLoss(now Time) {
 	c.timers.stop(timerTailLoss)
 	t := &c.loss.tail
-	if t.active || t.due || c.board.empty() || c.rtt.smoothed == 0 || c.rtt.backoff > 0 {
+	if t.active || t.due || c.board.empty() || c.rtt.smoothed == 0 || c.rtt.backoff > 0 || !c.inWindow(&c.board.recs[0]) {
 		// While the timeout is backed off the round trip is not known: a probe
-		// would spoil the measure that is waited for.
+		// would spoil the measure that is waited for. And to probe a closed
+		// window is the timeout's.
 		return
 	}
 	// A path that has just become slower shows in the latest sample first, and
@@ -76,21 +77,16 @@ func (c *Conn) onTailLoss(now Time) {
 // RFC 8985 probes in the open state only. QUIC does at any time:
 // https://www.rfc-editor.org/rfc/rfc9002#section-6.2
 func (c *Conn) probeRecovery() {
-	b := &c.board
-	i := 0
-	for i < len(b.recs)-1 && b.recs[i].is(recSacked) {
-		i++
-	}
-	r := &b.recs[i]
+	r := &c.board.recs[0]
 	if r.is(recSacked) {
 		return // a peer that lies, or reneges; the timeout will see to it
 	}
 	if r.is(recRtx) || !r.is(recLost) {
-		b.markLost(r)
+		c.board.markLost(r)
+		c.board.requeue()
 	}
 	c.loss.tail = tailLoss{active: true, end: c.snd.nxt}
-	// A probe does not ask the congestion window.
-	c.loss.prr.window = max(c.loss.prr.window, c.flight()+int64(r.size))
+	c.loss.insist = true
 	c.stats.TailLossProbes++
 }
 
@@ -116,7 +112,7 @@ func (c *Conn) tailAcked(now Time, ack seqnum.Value, dsack, news bool) {
 	repaired := t.again && !dsack
 	*t = tailLoss{}
 	if repaired {
-		c.stats.TailLossRepairs++
+		c.stats.SACKRecoveries++
 	}
 	if repaired && c.loss.phase < phaseCWR {
 		c.cc.OnCongestion(cc.Congestion{Now: int64(now), Signal: cc.Loss, Flight: c.flightBefore(), MSS: c.segmentSize()})

@@ -46,14 +46,21 @@ func (c *Conn) tryUndo(now Time, s *Segment, advanced bool) bool {
 	}
 	early := advanced && c.tstamp.on && s.Options.HasTS && s.Options.TSEcr != 0 &&
 		int32(s.Options.TSEcr-u.first) < 0
-	if early && c.board.rtxOut.segs > 0 && c.snd.una.LessThan(c.loss.point) {
-		return false // wait: retransmissions under way may yet prove needed
-	}
 	if u.count != 0 && !early {
 		return false
 	}
 	c.undo(now)
 	return true
+}
+
+// waitForOthers follows when a segment was called lost and was only late. The
+// others that were called so with it may be late too: they are given as long
+// again as the path has been seen to reorder.
+func (c *Conn) waitForOthers(now Time) {
+	if c.cfg.sack && c.cfg.rack {
+		c.loss.rack.reordered = true
+		c.timers.set(timerReorder, now.Add(c.reorderWindow()))
+	}
 }
 
 // undo restores the congestion window and forgets the losses.
@@ -67,6 +74,6 @@ func (c *Conn) undo(now Time) {
 	c.loss.undone = true
 	c.board.unmarkAll()
 	c.loss.undo.end()
-	c.loss.frto = false
+	c.loss.frto, c.loss.held = false, false
 	c.loss.phase = phaseOpen
 }
