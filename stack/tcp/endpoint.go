@@ -197,6 +197,14 @@ func (e *Endpoint) letGo() {
 	}
 }
 
+// settled lets go of an endpoint with a frozen connection, which has nothing to
+// send: it publishes what others may see.
+func (e *Endpoint) settled() {
+	e.publishState(e.conn.State())
+	e.ready.Store(uint64(e.readiness()))
+	e.letGo()
+}
+
 // rest is what remains to do when there is nothing to send. e.mu is held.
 func (e *Endpoint) rest(now conn.Time) {
 	if !e.started {

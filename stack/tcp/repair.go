@@ -21,13 +21,18 @@ import (
 // waiter's notification.
 func (e *Endpoint) SetRepair(m repair.Mode) (err error) {
 	e.mu.Lock()
-	defer e.unlock()
 	switch {
 	case e.listening.Load() != nil:
+		e.letGo()
 		return conn.ErrInvalid
 	case !e.started:
+		e.letGo()
 		return conn.ErrNotConnected
+	case m == repair.On && e.inbox.empty() && !e.sending:
+		defer e.settled() // there is nothing to be told, or sent
+		return e.conn.SetRepair(e.proto.now(), m)
 	}
+	defer e.unlock()
 	now := e.proto.now()
 	if m != repair.On {
 		e.drain(now) // what came during the freeze must not act after it

@@ -94,7 +94,7 @@ func (f *RepairFactory) Restore(snap *repair.Snapshot) (repair.Socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.unlock()
+	e.settled()
 	return e.Repair(), nil
 }
 
