@@ -68,15 +68,16 @@ func (c *cubic) OnAck(a Ack) {
 	}
 	n := clampAcked(a.Acked)
 	if c.cwnd < c.ssthresh {
-		if n = c.startSlowly(n); c.cwnd < c.ssthresh {
-			return
-		}
+		c.startSlowly(n)
+		return
 	}
 	if c.elapsed == noEpoch {
+		// Of what this acknowledges nothing was sent in the stage, at whose
+		// beginning W_cubic and W_est are the window as it is.
 		c.begin(mss)
-	} else {
-		c.elapsed = min(c.elapsed+passed, maxElapsed)
+		return
 	}
+	c.elapsed = min(c.elapsed+passed, maxElapsed)
 	rtt := a.SRTT
 	if rtt <= 0 {
 		rtt = a.RTT
@@ -96,12 +97,12 @@ func (c *cubic) advance(now int64) (passed int64) {
 }
 
 // startSlowly is slow start, standard or conservative.
-func (c *cubic) startSlowly(n int64) (left int64) {
+func (c *cubic) startSlowly(n int64) {
 	if c.ssthresh == Unlimited && c.hystart.css() {
 		c.owed += n
 		n, c.owed = c.owed/cssGrowthDivisor, c.owed%cssGrowthDivisor
 	}
-	return c.slowStart(n)
+	c.slowStart(n)
 }
 
 // begin begins a stage of congestion avoidance at the present window.

@@ -359,3 +359,32 @@ func TestCubicWithoutSRTT(t *testing.T) {
 		t.Errorf("grew by %d with SRTT, %d with RTT, %d with neither", smoothed, sample, none)
 	}
 }
+
+// The acknowledgement that ends slow start is slow start's alone, and the one
+// that begins congestion avoidance, whatever it covers, was not earned in it:
+// growth begins a round trip after slow start has ended.
+func TestStageBeginsWithoutGrowth(t *testing.T) {
+	c, err := New("cubic", mss)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := int64(time.Hour)
+	ack := func(segments int64) float64 {
+		now += int64(50 * time.Millisecond)
+		c.OnAck(Ack{Now: now, Acked: segments * mss, MSS: mss, RTT: 50 * time.Millisecond, SRTT: 50 * time.Millisecond})
+		return float64(c.Window()) / mss
+	}
+	for c.Window() < 40*mss {
+		ack(10)
+	}
+	c.OnCongestion(Congestion{Now: now, Signal: Timeout, Flight: 40 * mss, MSS: mss})
+	if got := ack(40); got != 28 {
+		t.Errorf("slow start ends at %v segments, want 28", got)
+	}
+	if got := ack(28); got != 28 {
+		t.Errorf("the stage begins at %v segments, want 28", got)
+	}
+	if got, want := ack(28), 28+9.0/17; math.Abs(got-want) > 0.01 {
+		t.Errorf("after a round trip the window is %v segments, want %v", got, want)
+	}
+}

@@ -9,12 +9,13 @@ import (
 
 // owed is what Output has still to pay for segments that came in.
 type owed struct {
-	acks  uint8 // pure acknowledgements; without SACK each counts as a duplicate
-	syn   bool  // a SYN, or a SYN-ACK if the peer's SYN is known
-	probe probeKind
-	reset bool
-	abort bool    // the reset is ours to begin with, not an answer
-	rst   Segment // what it looks like
+	acks    uint8 // pure acknowledgements; without SACK each counts as a duplicate
+	syn     bool  // a SYN, or a SYN-ACK if the peer's SYN is known
+	probe   probeKind
+	refusal bool // the peer's SYN is to be answered as in CLOSED
+	reset   bool
+	abort   bool    // the reset is ours to begin with, not an answer
+	rst     Segment // what it looks like
 
 	synSends uint8 // how often our SYN has been sent
 	synSent  Time  // when last

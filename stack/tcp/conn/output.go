@@ -26,6 +26,11 @@ func (c *Conn) Output(now Time, out *Segment) bool {
 }
 
 func (c *Conn) output(now Time, out *Segment) bool {
+	if c.owed.refusal {
+		c.owed.refusal = false
+		*out, _ = Reset(&Segment{Seq: c.rcv.irs, Flags: header.TCPFlagSyn})
+		return true
+	}
 	if c.owed.reset {
 		c.owed.reset = false
 		*out = c.owed.rst

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
 )
 
 // dialled opens a connection whose SYN is answered after it was sent n times.
@@ -112,6 +113,31 @@ func TestInitialWindowAfterLostSYNs(t *testing.T) {
 			if want := segments * s.c.segmentSize(); sum != want {
 				t.Errorf("%s, SYN sent %d times: %d bytes leave, want %d", congestion, sent, sum, want)
 			}
+		}
+	}
+}
+
+// A connection that is aborted after the SYNs crossed refuses the peer's, and
+// resets what the peer may have by now.
+// https://www.rfc-editor.org/rfc/rfc9293#section-3.10.5
+func TestAbortAfterCrossingSYNs(t *testing.T) {
+	s := &scripted{t: t, now: Time(time.Hour), seq: 5000, wnd: 0xffff}
+	cfg := testConfig(1000)
+	s.c.Connect(s.now, &cfg)
+	t.Cleanup(s.c.Release)
+	s.drain()
+	s.in(&Segment{Seq: s.seq, Flags: header.TCPFlagSyn, Window: 0xffff, Options: Options{MSS: 1460}})
+	if out := s.drain(); len(out) != 1 || s.c.State() != StateSynReceived {
+		t.Fatalf("%s, %d segments", s.c.State(), len(out))
+	}
+	s.c.Abort(s.now)
+	out := s.drain()
+	if len(out) != 2 || s.c.State() != StateClosed {
+		t.Fatalf("%s, %d segments, want two resets", s.c.State(), len(out))
+	}
+	for i, want := range []seqnum.Value{0, cfg.ISS + 1} {
+		if o := &out[i]; o.Flags != header.TCPFlagRst|header.TCPFlagAck || o.Seq != want || o.Ack != s.seq+1 {
+			t.Errorf("reset %d: flags %s, seq %d, ack %d; want RST and ACK, %d, %d", i, o.Flags, o.Seq, o.Ack, want, s.seq+1)
 		}
 	}
 }

@@ -230,8 +230,12 @@ func (c *Conn) Abort(now Time) {
 	}
 }
 
-// abort ends the connection and owes the peer a reset.
+// abort ends the connection and owes the peer a reset. After SYNs that crossed
+// its SYN is refused before that, as in CLOSED, which is what gVisor's TCP
+// sends; a peer that has our SYN ignores the one and believes the other.
+// https://www.rfc-editor.org/rfc/rfc9293#section-3.10.7.1
 func (c *Conn) abort() {
+	c.owed.refusal = c.state == StateSynReceived && !c.passive
 	c.oweAbort()
 	c.fail(ErrAborted)
 }
