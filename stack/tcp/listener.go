@@ -113,9 +113,7 @@ func (l *listener) input(p *packet) {
 	case conn.ListenOpen:
 		l.inputSyn(p)
 	case conn.ListenReset:
-		if !l.ep.proto.arrived(p) {
-			l.inputAck(p)
-		}
+		l.inputAck(p)
 	default:
 		l.refuse(p, reason)
 	}

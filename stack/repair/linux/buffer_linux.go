@@ -39,42 +39,46 @@ func (s *Socket) resize(size, force, n int) error {
 func (s *Socket) resizeSend(n int) error { return s.resize(unix.SO_SNDBUF, unix.SO_SNDBUFFORCE, n) }
 func (s *Socket) resizeRecv(n int) error { return s.resize(unix.SO_RCVBUF, unix.SO_RCVBUFFORCE, n) }
 
-// applySizes gives a fresh socket the sizes that its user chose.
-func (s *Socket) applySizes(o *repair.SocketOptions) {
-	if o.SendBuffer > 0 && o.SendBufferMax == 0 {
-		_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, o.SendBuffer/bufferShare)
+// makeRoom enlarges a fresh socket's buffers to what the snapshot puts into
+// them, and to what the peer may send at once.
+func (s *Socket) makeRoom(snap *repair.Snapshot) error {
+	if e := snap.Extra; e != nil {
+		if o := &e.Socket; o.SendBuffer > 0 && o.SendBufferMax == 0 {
+			_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, o.SendBuffer/2)
+		}
+		if o := &e.Socket; o.RecvBuffer > 0 && o.RecvBufferMax == 0 {
+			_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, o.RecvBuffer/2)
+		}
 	}
-	if o.RecvBuffer > 0 && o.RecvBufferMax == 0 {
-		_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, o.RecvBuffer/bufferShare)
+	for _, b := range []struct {
+		option int
+		need   int
+		resize func(int) error
+	}{
+		{unix.SO_SNDBUF, snap.SendQueue.Len(), s.resizeSend},
+		{unix.SO_RCVBUF, snap.RecvQueue.Len() + int(snap.Window.RcvWnd), s.resizeRecv},
+	} {
+		now, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, b.option)
+		if err != nil {
+			return failed("the size of a buffer", err)
+		}
+		if need := b.need + bufferSlack; need > now/bufferShare {
+			// No more than it takes, lest it double with every move.
+			if err := b.resize(need * 5 / 8); err != nil {
+				return failed("the size of a buffer", err)
+			}
+		}
 	}
+	return nil
 }
 
-// roomToReceive enlarges the receive buffer to what the snapshot puts into it,
-// and to what the peer may send at once.
-func (s *Socket) roomToReceive(snap *repair.Snapshot) error {
-	now, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
-	if err != nil {
-		return failed("SO_RCVBUF", err)
-	}
-	need := snap.RecvQueue.Len() + int(snap.Window.RcvWnd) + bufferSlack
-	if need <= now/bufferShare {
-		return nil
-	}
-	// Little more than it takes, or it would grow with every move.
-	return failed("SO_RCVBUF", s.resizeRecv(need*5/8))
-}
-
-// roomToSend enlarges the send buffer by what n more bytes take. What it was is
-// for trimSendBuffer.
-func (s *Socket) roomToSend(n int) error {
+// growSendBuffer makes room for what could not be written.
+func (s *Socket) growSendBuffer() error {
 	now, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+	if err == nil {
+		err = s.resizeSend(now/bufferShare + s.unsent.Len() + bufferSlack)
+	}
 	if err != nil {
-		return err
-	}
-	if s.sendSize == 0 {
-		s.sendSize = now
-	}
-	if err := s.resizeSend(now/bufferShare + n + bufferSlack); err != nil {
 		return err
 	}
 	larger, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
@@ -82,16 +86,4 @@ func (s *Socket) roomToSend(n int) error {
 		err = unix.EAGAIN
 	}
 	return err
-}
-
-// trimSendBuffer makes the send buffer what it was before roomToSend. What is
-// in it stays, and the kernel's tuning goes on from there; without this it
-// would grow with every move.
-func (s *Socket) trimSendBuffer() error {
-	if s.sendSize == 0 {
-		return nil
-	}
-	size := s.sendSize
-	s.sendSize = 0
-	return failed("SO_SNDBUF", s.resizeSend(size/bufferShare))
 }

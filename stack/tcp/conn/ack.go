@@ -38,7 +38,8 @@ func (c *Conn) ack(now Time, s *Segment) {
 		c.countDuplicate(s, windowed, &d)
 	}
 	c.sampleRTT(now, s, &d, advanced)
-	c.tailAcked(now, s.Ack, dsack, d.bytes > 0)
+	empty := !advanced && !windowed && d.bytes == 0 && s.Len() == 0 && s.Options.NumSACK == 0
+	c.tailAcked(now, s.Ack, dsack, d.bytes > 0, empty)
 	if c.cfg.rack {
 		c.loss.rack.update(s.arrival(now), &d, c.rtt.min)
 	}

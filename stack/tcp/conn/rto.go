@@ -12,7 +12,9 @@ func (c *Conn) armRetransmit(now Time) {
 		c.timers.stop(timerRTO)
 		c.timers.stop(timerTailLoss)
 		c.timers.stop(timerReorder)
-		c.loss.tail = tailLoss{}
+		if c.loss.tail.due = false; !c.loss.tail.again {
+			c.loss.tail = tailLoss{} // else what follows tells
+		}
 		return
 	}
 	c.timers.stop(timerPersist)

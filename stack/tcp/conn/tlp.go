@@ -98,9 +98,12 @@ func (c *Conn) probed(again bool) {
 
 // tailAcked judges an acknowledgement while a probe is out. If the probe was a
 // repetition that the peer needed, it repaired a loss, and the congestion
-// control must hear of it. In recovery any news ends the silence.
-// https://www.rfc-editor.org/rfc/rfc8985#section-7.4
-func (c *Conn) tailAcked(now Time, ack seqnum.Value, dsack, news bool) {
+// control must hear of it. That shows when something after it is acknowledged
+// and no duplicate has been reported; the first acknowledgement of the end may
+// as well be the original's, come late. empty is one that tells nothing: both
+// have arrived. In recovery any news ends the silence.
+// https://www.rfc-editor.org/rfc/rfc8985#section-7.4.2
+func (c *Conn) tailAcked(now Time, ack seqnum.Value, dsack, news, empty bool) {
 	t := &c.loss.tail
 	if c.loss.phase == phaseRecovery {
 		t.active = t.active && !news
@@ -109,7 +112,10 @@ func (c *Conn) tailAcked(now Time, ack seqnum.Value, dsack, news bool) {
 	if !t.active || ack.LessThan(t.end) {
 		return
 	}
-	repaired := t.again && !dsack
+	repaired := t.again && !dsack && t.end.LessThan(ack)
+	if t.again && !dsack && !empty && !repaired {
+		return // not known yet
+	}
 	*t = tailLoss{}
 	if repaired {
 		c.stats.SACKRecoveries++
