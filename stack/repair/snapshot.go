@@ -268,6 +268,13 @@ type Activity struct {
 	// More: the last write said that another follows (MSG_MORE), and nothing
 	// has been acknowledged since.
 	More bool `wire:"14"`
+
+	// Opened is how long ago the handshake was over; negative: it is not. The
+	// others are how long the sender was busy, and what then held it back.
+	Opened        time.Duration `wire:"15"`
+	Busy          time.Duration `wire:"16"`
+	WindowLimited time.Duration `wire:"17"`
+	BufferLimited time.Duration `wire:"18"`
 }
 
 // Congestion is where a connection stands in controlling congestion.

@@ -45,6 +45,9 @@ func (c *Conn) Restore(now Time, cfg *Config, s *repair.Snapshot) error {
 		c.restoreTimers(now, x.Timers)
 	} else {
 		c.startTuning(c.window())
+		if c.state.Synchronized() {
+			c.chrono.opened = now
+		}
 		c.restoreCongestion(now, &repair.Congestion{})
 		c.restoreSent(now, nil)
 	}

@@ -292,6 +292,8 @@ func (c *Conn) restoreActivity(now Time, a *repair.Activity) {
 	c.tune.rtt = boundRTT(a.RecvRTT)
 	c.tune.copied, c.tune.most = min(max(a.Taken, 0), maxRun), min(max(a.MostTaken, 0), maxRun)
 	c.tune.begun = now.happened(a.TakenSince)
+	c.chrono.opened = now.happened(a.Opened)
+	c.chrono.spent = [...]time.Duration{busy: max(a.Busy, 0), windowLimited: max(a.WindowLimited, 0), bufferLimited: max(a.BufferLimited, 0)}
 	if a.More {
 		c.user.more, c.user.moreAt = true, c.snd.una
 	}

@@ -46,7 +46,7 @@ func (w *world) move(h *host, cfg Config, core bool) *repair.Snapshot {
 func describe(c *Conn, now Time) string {
 	i := c.Info(now)
 	i.RACK.Sent = 0
-	i.Busy, i.WindowLimited, i.BufferLimited, i.ResentTS, i.Spurious = 0, 0, 0, 0, false
+	i.ResentTS, i.Spurious = 0, false
 	rcv := c.rcv
 	user := c.user
 	if !user.more {

@@ -239,20 +239,25 @@ func (c *Conn) readActivity(a *repair.Activity) {
 		return max(c.frozenAt.Sub(at), 0)
 	}
 	*a = repair.Activity{
-		DataSent:     ago(c.snd.last),
-		DataReceived: ago(c.delack.arrived),
-		Received:     ago(c.rcv.last),
-		SmallEnd:     uint32(c.snd.small),
-		RecvMSS:      c.rcv.mss,
-		QuickACKs:    c.delack.quick,
-		Interactive:  c.delack.interactive,
-		OwedACKs:     c.owed.acks,
-		Probes:       c.user.keepalives,
-		RecvRTT:      c.tune.rtt,
-		Taken:        c.tune.copied,
-		TakenSince:   ago(c.tune.begun),
-		MostTaken:    c.tune.most,
-		More:         c.user.more && c.user.moreAt == c.snd.una,
+		DataSent:      ago(c.snd.last),
+		DataReceived:  ago(c.delack.arrived),
+		Received:      ago(c.rcv.last),
+		SmallEnd:      uint32(c.snd.small),
+		RecvMSS:       c.rcv.mss,
+		QuickACKs:     c.delack.quick,
+		Interactive:   c.delack.interactive,
+		OwedACKs:      c.owed.acks,
+		Probes:        c.user.keepalives,
+		RecvRTT:       c.tune.rtt,
+		Taken:         c.tune.copied,
+		TakenSince:    ago(c.tune.begun),
+		MostTaken:     c.tune.most,
+		Opened:        ago(c.chrono.opened),
+		Busy:          c.chrono.total(c.frozenAt, busy),
+		WindowLimited: c.chrono.total(c.frozenAt, windowLimited),
+		BufferLimited: c.chrono.total(c.frozenAt, bufferLimited),
+
+		More: c.user.more && c.user.moreAt == c.snd.una,
 	}
 }
 
