@@ -13,6 +13,7 @@ type call struct {
 	end     time.Duration // when it must return, if it is expected to block
 	handler handler
 	tried   bool          // not for the first time
+	opened  bool          // it has begun a handshake
 	done    int64         // bytes moved so far
 	until   time.Duration // when it gives up waiting by itself; 0: never
 	alarm   time.Duration // for which a timer has been set

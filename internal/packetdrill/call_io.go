@@ -180,6 +180,19 @@ func (r *runner) send(c *call, s *sock, buf Expr, n int64, flags int64) outcome 
 			data[i] = ownByte(at + i)
 		}
 	}
+	if flags&msgFastopen != 0 && !c.opened || s.deferred.IsValid() {
+		if out, over := r.openWith(c, s, data, flags); over {
+			return out
+		}
+	}
+	if c.opened && s.connecting {
+		if out, over := r.handshake(c, s); over {
+			return out
+		}
+		if int(c.done) == total {
+			return returned(c.done)
+		}
+	}
 	const awake = waiter.EventOut | waiter.EventErr | waiter.EventHUp
 	if c.tried && s.ep.Readiness(awake)&awake == 0 {
 		return r.wait(c, s, flags&msgDontwait != 0, s.sndTimeout)

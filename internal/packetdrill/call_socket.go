@@ -162,6 +162,10 @@ func doConnect(r *runner, c *call) outcome {
 	if _, started := err.(*tcpip.ErrConnectStarted); !started && err != nil {
 		return failed(errnoOf(err))
 	}
+	if err == nil && connectsLater(s) {
+		s.deferred = a
+		return returned(0)
+	}
 	r.begin(s, a)
 	if err == nil {
 		return returned(0)

@@ -147,7 +147,12 @@ func (r *runner) ipCommand(argv []string) {
 		i++
 	}
 	if i < 0 || i+1 >= len(argv) || !slices.Contains(argv, "link") && !slices.Contains(argv, "route") {
-		if !slices.Contains(argv, "tcp_metrics") { // nothing is remembered from one stack to the next
+		switch {
+		case slices.Contains(argv, "tcp_metrics"):
+			if r.cfg.Flush != nil {
+				r.cfg.Flush(r.stack)
+			}
+		default:
 			r.note("without effect: %s", strings.Join(argv, " "))
 		}
 		return

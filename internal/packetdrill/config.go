@@ -21,6 +21,9 @@ type Config struct {
 	// "net.ipv4.tcp_timestamps" and the like. It reports whether it knows the
 	// setting. May be nil.
 	Sysctl func(s *stack.Stack, name, value string) (bool, error)
+	// Flush makes a stack forget what it remembers of its peers ("ip tcp_metrics
+	// flush"). May be nil.
+	Flush func(s *stack.Stack)
 	// Settle is called whenever the stack has been given something to do. It
 	// is for protocols that work in goroutines of their own and returns when
 	// they are done. May be nil.

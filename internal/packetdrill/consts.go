@@ -23,14 +23,14 @@ var constants = map[string]int64{
 	"EPOLLEXCLUSIVE": 1 << 28, "EPOLLONESHOT": epollOneshot, "EPOLLET": epollET,
 	"EPOLL_CTL_ADD": epollAdd, "EPOLL_CTL_DEL": epollDel, "EPOLL_CTL_MOD": epollMod,
 	"MSG_OOB": msgOOB, "MSG_PEEK": msgPeek, "MSG_TRUNC": msgTrunc, "MSG_DONTWAIT": msgDontwait, "MSG_EOR": msgEOR,
-	"MSG_WAITALL": msgWaitall, "MSG_NOSIGNAL": 0x4000, "MSG_MORE": msgMore, "MSG_CTRUNC": 0x8,
+	"MSG_FASTOPEN": msgFastopen, "MSG_WAITALL": msgWaitall, "MSG_NOSIGNAL": 0x4000, "MSG_MORE": msgMore, "MSG_CTRUNC": 0x8,
 	"IP_PMTUDISC_DONT": 0, "IP_PMTUDISC_WANT": 1, "IP_PMTUDISC_DO": 2, "IP_PMTUDISC_PROBE": 3,
 	"IPV6_PMTUDISC_DONT": 0, "IPV6_PMTUDISC_WANT": 1, "IPV6_PMTUDISC_DO": 2, "IPV6_PMTUDISC_PROBE": 3,
 	"TCP_ESTABLISHED": 1, "TCP_SYN_SENT": 2, "TCP_SYN_RECV": 3, "TCP_FIN_WAIT1": 4, "TCP_FIN_WAIT2": 5,
 	"TCP_TIME_WAIT": 6, "TCP_CLOSE": 7, "TCP_CLOSE_WAIT": 8, "TCP_LAST_ACK": 9, "TCP_LISTEN": 10, "TCP_CLOSING": 11,
 	"TCP_CA_Open": 0, "TCP_CA_Disorder": 1, "TCP_CA_CWR": 2, "TCP_CA_Recovery": 3, "TCP_CA_Loss": 4,
 	"TCPI_OPT_TIMESTAMPS": tcpiTimestamps, "TCPI_OPT_SACK": tcpiSACK, "TCPI_OPT_WSCALE": tcpiWScale,
-	"TCPI_OPT_ECN": tcpiECN, "TCPI_OPT_ECN_SEEN": 16, "TCPI_OPT_SYN_DATA": 32,
+	"TCPI_OPT_ECN": tcpiECN, "TCPI_OPT_ECN_SEEN": 16, "TCPI_OPT_SYN_DATA": tcpiSYNData,
 	"TCP_REPAIR_ON": 1, "TCP_REPAIR_OFF": 0, "TCP_REPAIR_OFF_NO_WP": -1,
 	"TCP_NO_QUEUE": 0, "TCP_RECV_QUEUE": 1, "TCP_SEND_QUEUE": 2,
 	"TCPOPT_MSS": 2, "TCPOPT_WINDOW": 3, "TCPOPT_SACK_PERM": 4, "TCPOPT_TIMESTAMP": 8,
@@ -44,8 +44,10 @@ const (
 	msgOOB, msgPeek, msgTrunc    = 0x1, 0x2, 0x20
 	msgDontwait, msgEOR          = 0x40, 0x80
 	msgWaitall, msgMore          = 0x100, 0x8000
+	msgFastopen                  = 0x20000000
 	tcpiTimestamps, tcpiSACK     = 1, 2
 	tcpiWScale, tcpiECN          = 4, 8
+	tcpiSYNData                  = 32
 )
 
 // eval is the number that an expression stands for.

@@ -1,6 +1,7 @@
 package packetdrill
 
 import (
+	"net/netip"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -32,6 +33,8 @@ type sock struct {
 	// the connection. Linux tells it once; gVisor would tell it for ever.
 	reported bool
 	repair   repairState
+	// deferred is whom connect has put off to connect to; see connectsLater.
+	deferred netip.AddrPort
 }
 
 func (s *sock) ready(mask waiter.EventMask) waiter.EventMask { return s.ep.Readiness(mask) }

@@ -77,6 +77,9 @@ func usualDefines(version string) map[string]string {
 		"TFO_COOKIE": "3021b9d889017eeb", "CODE": "host_unreachable", "MSS": "1460",
 		"CMSG_LEVEL_IP": "SOL_IP", "CMSG_TYPE_RECVERR": "IP_RECVERR",
 	}
+	if version == "ipv6" {
+		d["TFO_COOKIE"] = "bab7e025ce775b94" // the same key, other addresses
+	}
 	if version != "" && version != "ipv4" {
 		d["CMSG_LEVEL_IP"], d["CMSG_TYPE_RECVERR"] = "SOL_IPV6", "IPV6_RECVERR"
 	}

@@ -18,10 +18,11 @@ func Ours() Config {
 		Protocol: tcp.NewProtocolCUBIC,
 		Setup: func(s *stack.Stack) error {
 			t := tcp.TuningOf(s)
-			t.LikeLinux = true
+			t.LikeLinux, t.FastOpen = true, tcp.FastOpenClient
 			return tcp.SetTuning(s, t)
 		},
 		Sysctl: tune,
+		Flush:  tcp.ForgetFastOpen,
 	}
 }
 
@@ -44,6 +45,14 @@ func tune(s *stack.Stack, name, value string) (bool, error) {
 		}
 	case "net.ustack.pacing":
 		t.Pacing = n != 0
+	case "net.ipv4.tcp_fastopen":
+		t.FastOpen = tcp.FastOpenMode(n)
+	case "net.ipv4.tcp_fastopen_key":
+		keys, err := parseFastOpenKeys(value)
+		if err == nil {
+			err = tcp.SetFastOpenKeys(s, keys...)
+		}
+		return true, err
 	case "net.ustack.like_linux":
 		t.LikeLinux = n != 0
 	default:

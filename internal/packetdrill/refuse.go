@@ -7,14 +7,11 @@ import "strings"
 func refused(s *Script) error {
 	for i := range s.Events {
 		e := &s.Events[i]
-		what := ""
-		switch a := e.Action.(type) {
-		case *Syscall:
-			what = refusedCall(a)
-		case *Packet:
-			what = refusedPacket(a)
+		a, ok := e.Action.(*Syscall)
+		if !ok {
+			continue
 		}
-		if what != "" {
+		if what := refusedCall(a); what != "" {
 			return &NotSupportedError{s.Path, e.Line, what}
 		}
 	}
@@ -29,7 +26,7 @@ var refusedCalls = []string{"sendfile", "splice", "tee", "vmsplice", "pipe", "op
 var refusedWords = []string{
 	"MSG_ZEROCOPY", "SO_ZEROCOPY", "TCP_ZEROCOPY_RECEIVE", "SO_EE_CODE_ZEROCOPY", "SO_EE_ORIGIN_ZEROCOPY",
 	"SO_TIMESTAMPING", "SOF_TIMESTAMPING", "SCM_TIMESTAMPING", "SCM_TSTAMP", "MSG_ERRQUEUE",
-	"TCP_MD5SIG", "TCP_AO_", "TCP_FASTOPEN", "MSG_FASTOPEN", "TCP_ULP",
+	"TCP_MD5SIG", "TCP_AO_", "TCP_ULP",
 }
 
 func refusedCall(c *Syscall) string {
@@ -73,20 +70,6 @@ func refusedWord(e Expr) string {
 	for _, e := range list {
 		if w := refusedWord(e); w != "" {
 			return w
-		}
-	}
-	return ""
-}
-
-// refusedPacket looks for Fast Open: a cookie from either side. A request for
-// a cookie is harmless, because a stack without Fast Open ignores it.
-func refusedPacket(p *Packet) string {
-	if p.TCP == nil {
-		return ""
-	}
-	for _, o := range p.TCP.Options {
-		if (o.Kind == OptFastOpen || o.Kind == OptExp) && (p.Outbound || len(o.Cookie) > 0) {
-			return "TCP Fast Open (RFC 7413)"
 		}
 	}
 	return ""

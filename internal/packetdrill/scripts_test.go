@@ -35,6 +35,7 @@ func TestScripts(t *testing.T) {
 				t.Parallel()
 				s := &Suite{Config: Ours(), Disabled: disabled}
 				s.Options = []Option{{Name: "ip_version", Value: version}}
+				s.Defines = usualDefines(version)
 				s.Strict, s.GSO = true, gso
 				s.Seed = uint64(len(version))
 				// Linux sets PSH on what it hands to the link in one piece.
@@ -77,6 +78,7 @@ func TestSeedsDoNotMatter(t *testing.T) {
 	outcomes := make([]string, len(scripts))
 	for seed := range uint64(8) {
 		s := &Suite{Config: Ours()}
+		s.Defines = usualDefines("ipv4")
 		s.Strict, s.GSO, s.Seed = true, true, 1000*seed
 		for i, r := range s.Run(context.Background(), scripts) {
 			switch {

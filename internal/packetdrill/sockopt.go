@@ -127,18 +127,20 @@ var options = map[string]option{
 	"TCP_NODELAY": switchOption("SOL_TCP",
 		func(o *tcpip.SocketOptions, v bool) { o.SetDelayOption(!v) },
 		func(o *tcpip.SocketOptions) bool { return !o.GetDelayOption() }),
-	"TCP_CORK":          switchOption("SOL_TCP", (*tcpip.SocketOptions).SetCorkOption, (*tcpip.SocketOptions).GetCorkOption),
-	"TCP_QUICKACK":      switchOption("SOL_TCP", (*tcpip.SocketOptions).SetQuickAck, (*tcpip.SocketOptions).GetQuickAck),
-	"TCP_MAXSEG":        intOption("SOL_TCP", tcpip.MaxSegOption),
-	"TCP_KEEPCNT":       intOption("SOL_TCP", tcpip.KeepaliveCountOption),
-	"TCP_SYNCNT":        intOption("SOL_TCP", tcpip.TCPSynCountOption),
-	"TCP_WINDOW_CLAMP":  intOption("SOL_TCP", tcpip.TCPWindowClampOption),
-	"TCP_KEEPIDLE":      durationOption[tcpip.KeepaliveIdleOption](time.Second, 1),
-	"TCP_KEEPINTVL":     durationOption[tcpip.KeepaliveIntervalOption](time.Second, 1),
-	"TCP_USER_TIMEOUT":  durationOption[tcpip.TCPUserTimeoutOption](time.Millisecond, 0),
-	"TCP_LINGER2":       durationOption[tcpip.TCPLingerTimeoutOption](time.Second, math.MinInt32),
-	"TCP_DEFER_ACCEPT":  durationOption[tcpip.TCPDeferAcceptOption](time.Second, 0),
-	"TCP_NOTSENT_LOWAT": {"SOL_TCP", setNotsentLowat, func(_ *runner, s *sock) (int64, tcpip.Error) { return s.notsentLowat, nil }},
+	"TCP_CORK":             switchOption("SOL_TCP", (*tcpip.SocketOptions).SetCorkOption, (*tcpip.SocketOptions).GetCorkOption),
+	"TCP_QUICKACK":         switchOption("SOL_TCP", (*tcpip.SocketOptions).SetQuickAck, (*tcpip.SocketOptions).GetQuickAck),
+	"TCP_MAXSEG":           intOption("SOL_TCP", tcpip.MaxSegOption),
+	"TCP_KEEPCNT":          intOption("SOL_TCP", tcpip.KeepaliveCountOption),
+	"TCP_SYNCNT":           intOption("SOL_TCP", tcpip.TCPSynCountOption),
+	"TCP_WINDOW_CLAMP":     intOption("SOL_TCP", tcpip.TCPWindowClampOption),
+	"TCP_KEEPIDLE":         durationOption[tcpip.KeepaliveIdleOption](time.Second, 1),
+	"TCP_KEEPINTVL":        durationOption[tcpip.KeepaliveIntervalOption](time.Second, 1),
+	"TCP_USER_TIMEOUT":     durationOption[tcpip.TCPUserTimeoutOption](time.Millisecond, 0),
+	"TCP_LINGER2":          durationOption[tcpip.TCPLingerTimeoutOption](time.Second, math.MinInt32),
+	"TCP_DEFER_ACCEPT":     durationOption[tcpip.TCPDeferAcceptOption](time.Second, 0),
+	"TCP_NOTSENT_LOWAT":    {"SOL_TCP", setNotsentLowat, func(_ *runner, s *sock) (int64, tcpip.Error) { return s.notsentLowat, nil }},
+	"TCP_FASTOPEN":         {"SOL_TCP", setFastOpen, getFastOpen},
+	"TCP_FASTOPEN_CONNECT": {"SOL_TCP", setFastOpenConnect, getFastOpenConnect},
 	"TCP_INQ": {"SOL_TCP",
 		func(_ *runner, s *sock, v int64) tcpip.Error { s.inq = v != 0; return nil },
 		func(_ *runner, s *sock) (int64, tcpip.Error) {
@@ -186,7 +188,7 @@ func (r *runner) optionOf(c *call) (name string, o option, known bool, e errno) 
 	level := map[string]string{
 		"SO_LINGER": "SOL_SOCKET", "SO_SNDTIMEO": "SOL_SOCKET", "SO_RCVTIMEO": "SOL_SOCKET",
 		"SO_BINDTODEVICE": "SOL_SOCKET", "TCP_CONGESTION": "SOL_TCP",
-		"TCP_REPAIR_OPTIONS": "SOL_TCP", "TCP_REPAIR_WINDOW": "SOL_TCP", "TCP_TIMESTAMP": "SOL_TCP",
+		"TCP_FASTOPEN_KEY": "SOL_TCP", "TCP_REPAIR_OPTIONS": "SOL_TCP", "TCP_REPAIR_WINDOW": "SOL_TCP", "TCP_TIMESTAMP": "SOL_TCP",
 	}[w.Name]
 	if known {
 		level = o.level
@@ -250,6 +252,13 @@ func doGetsockopt(r *runner, c *call) outcome {
 func (r *runner) setSpecial(c *call, s *sock, name string) outcome {
 	switch v := c.arg(3).(type) {
 	case Str:
+		if name == "TCP_FASTOPEN_KEY" {
+			n := r.intArg(c, 4)
+			if n < 0 || n > int64(len(v.V)) {
+				return failed("EINVAL")
+			}
+			return done(setFastOpenKey(r, s, v.V[:n]))
+		}
 		return done(r.setText(s, name, v.V))
 	case Struct, Array:
 		switch name {

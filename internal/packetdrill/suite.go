@@ -140,8 +140,14 @@ func (s *Suite) runFile(ctx context.Context, path string) Result {
 	if err != nil {
 		return failure(path, err)
 	}
-	return Run(ctx, script, s.Config)
+	cfg := s.Config
+	if strings.HasSuffix(path, "-ipv6.pkt") && !slices.ContainsFunc(append(script.Options, cfg.Options...), isVersion) {
+		cfg.Options = append(slices.Clone(cfg.Options), Option{Name: "ip_version", Value: "ipv6"}, Option{Name: "mtu", Value: "1500"})
+	}
+	return Run(ctx, script, cfg)
 }
+
+func isVersion(o Option) bool { return o.Name == "ip_version" }
 
 // Count counts results by status.
 func Count(results []Result) (passed, failed, skipped int) {

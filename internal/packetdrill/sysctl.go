@@ -34,6 +34,8 @@ var defaultSysctls = [][2]string{
 	{"net.ipv4.tcp_recovery", "1"},
 	{"net.ipv4.tcp_ecn", "0"},
 	{"net.ipv4.tcp_syncookies", "1"},
+	{"net.ipv4.tcp_fastopen", "0x70403"},
+	{"net.ipv4.tcp_fastopen_key", "a1a1a1a1-b2b2b2b2-c3c3c3c3-d4d4d4d4"},
 }
 
 // fixedSysctls are settings that mean nothing to a stack of this kind, whatever
@@ -43,7 +45,7 @@ var fixedSysctls = []string{
 	"net.ipv4.tcp_min_tso_segs", "net.ipv4.tcp_tso_win_divisor", "net.ipv4.tcp_min_rtt_wlen",
 	"net.ipv4.tcp_pacing_ss_ratio", "net.ipv4.tcp_pacing_ca_ratio",
 	"net.ipv4.tcp_fack", "net.ipv4.tcp_dsack", "net.ipv4.tcp_frto", "net.ipv4.tcp_ecn_option",
-	"net.ipv4.tcp_fastopen", "net.ipv4.tcp_fastopen_key", "net.ipv4.tcp_fastopen_blackhole_timeout_sec",
+	"net.ipv4.tcp_fastopen_blackhole_timeout_sec",
 	"net.ipv4.tcp_no_metrics_save", "net.ipv4.tcp_metrics_save", "net.ipv4.tcp_rto_min_us",
 }
 

@@ -88,7 +88,8 @@ var infoFields = map[string]func(*conn.Info) value{
 	"ca_state":    func(i *conn.Info) value { return int64(i.CongestionState) },
 	"retransmits": func(i *conn.Info) value { return int64(i.Retransmits) },
 	"options": func(i *conn.Info) value {
-		return bit(i.Timestamps, tcpiTimestamps) | bit(i.SACK, tcpiSACK) | bit(i.WindowScaling, tcpiWScale) | bit(i.ECN, tcpiECN)
+		return bit(i.Timestamps, tcpiTimestamps) | bit(i.SACK, tcpiSACK) | bit(i.WindowScaling, tcpiWScale) | bit(i.ECN, tcpiECN) |
+			bit(i.SYNData, tcpiSYNData)
 	},
 	"snd_wscale": func(i *conn.Info) value { return int64(i.SndWScale) },
 	"rcv_wscale": func(i *conn.Info) value { return int64(i.RcvWScale) },
@@ -112,6 +113,7 @@ var infoFields = map[string]func(*conn.Info) value{
 	"notsent_bytes":  func(i *conn.Info) value { return int64(i.Unsent) },
 	"reord_seen":     func(i *conn.Info) value { return bit(i.Reordering, 1) },
 	"total_retrans":  func(i *conn.Info) value { return int64(i.Counters.Retransmits) },
+	"delivered":      func(i *conn.Info) value { return int64(i.Counters.Delivered) },
 	"bytes_acked":    func(i *conn.Info) value { return int64(i.Counters.BytesAcked) },
 	"bytes_received": func(i *conn.Info) value { return int64(i.Counters.BytesReceived) },
 	"segs_in":        func(i *conn.Info) value { return int64(i.Counters.SegsIn) },

@@ -24,6 +24,7 @@ type acceptQueue struct {
 	// is kept for this one, whose last ACK is being processed.
 	embryos map[*Endpoint]bool
 	kept    int // how many of embryos are true
+	early   int // how many were accepted, or may be, with their handshake under way (RFC 7413)
 	coming  int // how many SYNs have been admitted and are not embryos yet
 	// reminder, if not nil, is set for waiters that came a little late.
 	reminder tcpip.Timer

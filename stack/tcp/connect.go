@@ -10,28 +10,44 @@ import (
 
 // Connect implements tcpip.Endpoint. It sends the SYN and returns
 // ErrConnectStarted; when the endpoint becomes writable another call, or
-// LastError, tells how the handshake went.
-func (e *Endpoint) Connect(addr tcpip.FullAddress) (err tcpip.Error) {
+// LastError, tells how the handshake went. With SetFastOpenConnect it may put
+// all of that off, and returns nil.
+func (e *Endpoint) Connect(addr tcpip.FullAddress) tcpip.Error {
+	return e.untilNotBusy(func(now conn.Time) tcpip.Error { return e.tryConnect(now, addr) })
+}
+
+// untilNotBusy calls try, with the endpoint locked, until it does not have to
+// wait for another endpoint any more.
+func (e *Endpoint) untilNotBusy(try func(now conn.Time) tcpip.Error) (err tcpip.Error) {
 	const patience = 100 // with connections that always have something to do
 	for range patience {
-		e.do(func(now conn.Time) { err = e.tryConnect(now, addr) })
+		e.do(func(now conn.Time) { err = try(now) })
 		busy, ok := err.(*errBusy)
 		if !ok {
 			return err
 		}
 		busy.endpoint.do(func(conn.Time) {}) // once whoever has it locked is done
 	}
-	err = &tcpip.ErrNoPortAvailable{}
 	e.do(func(conn.Time) { e.failedAttempt() })
-	return err
+	return &tcpip.ErrNoPortAvailable{}
 }
 
 // tryConnect is Connect, but for having to wait for another endpoint, which is
 // an errBusy. e.mu is held.
 func (e *Endpoint) tryConnect(now conn.Time, addr tcpip.FullAddress) tcpip.Error {
-	if e.EndpointState() != StateInitial && e.EndpointState() != StateBound {
+	switch {
+	case e.isDeferred():
+		return &tcpip.ErrAlreadyConnected{}
+	case e.EndpointState() != StateInitial && e.EndpointState() != StateBound:
 		return e.connectAgain()
+	case e.deferConnect(addr):
+		return nil
 	}
+	return e.startConnect(now, addr)
+}
+
+// startConnect sends the SYN. e.mu is held.
+func (e *Endpoint) startConnect(now conn.Time, addr tcpip.FullAddress) tcpip.Error {
 	switch err := e.connect(now, addr).(type) {
 	case nil:
 		return &tcpip.ErrConnectStarted{}
@@ -109,6 +125,7 @@ func (e *Endpoint) connect(now conn.Time, addr tcpip.FullAddress) tcpip.Error {
 	e.place, e.route, e.info.ID = place, route, id
 	e.info.RegisterNICID = nic
 	cfg := e.config(now)
+	e.fastOpenSYN(&cfg)
 	e.conn.Connect(now, &cfg)
 	e.started = true
 	return nil

@@ -64,6 +64,10 @@ type Endpoint struct {
 
 	// embryo is the listener whose half-open connection this is.
 	embryo *listener
+	// earlyOf is the listener whose Fast Open connection this is, until the
+	// handshake is over; fastOpen, what a client has asked for.
+	earlyOf  *listener
+	fastOpen *fastOpenAttempt
 	// deferUntil is when that connection's last ACK counts without data.
 	deferUntil conn.Time
 
@@ -271,6 +275,10 @@ func (e *Endpoint) observe() (n news) {
 			e.embryo, n.accept = nil, l
 		}
 	}
+	if l := e.earlyOf; l != nil && to != conn.StateSynReceived {
+		e.earlyOf = nil
+		l.queue.endEarly()
+	}
 	e.ready.Store(uint64(e.readiness()))
 	n.wake = wakeFor(ev) | e.wake
 	e.wake = 0
@@ -333,7 +341,7 @@ func (e *Endpoint) readiness() (mask waiter.EventMask) {
 	s := e.conn.State()
 	peerDone := e.conn.ReadEnded()
 	closed := s == conn.StateClosed
-	if s == conn.StateSynSent || s == conn.StateSynReceived {
+	if s == conn.StateSynSent || s == conn.StateSynReceived && !e.conn.Early() {
 		return 0
 	}
 	if e.conn.Readable() > 0 || peerDone {

@@ -167,6 +167,9 @@ func (e *Endpoint) inputConn(now conn.Time, p *packet) {
 	}
 	synchronized := e.conn.State().Synchronized()
 	reason := e.conn.Input(now, &p.seg)
+	if e.fastOpen != nil && e.conn.State().Synchronized() {
+		e.learnFastOpen(&p.seg.Options)
+	}
 	e.proto.drop(reason)
 	if reason == conn.NotDropped && e.route != nil {
 		e.route.ConfirmReachable()

@@ -160,6 +160,11 @@ func (l *listener) hatch(p *packet) {
 		return
 	}
 	// child is locked and nobody else's yet.
+	early, reply := l.fastOpen(p)
+	if early {
+		l.hatchEarly(child, p, reply)
+		return
+	}
 	child.embryo = l
 	if !l.queue.add(child) {
 		child.discard()
@@ -171,6 +176,7 @@ func (l *listener) hatch(p *packet) {
 		child.deferUntil = now.Add(d)
 	}
 	cfg := child.config(now)
+	cfg.FastOpen = reply
 	child.conn.Accept(now, &cfg, &p.seg)
 	child.started = true
 	child.unlock()

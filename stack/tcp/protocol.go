@@ -80,12 +80,13 @@ const (
 
 // protocol is TCP on one stack: what its endpoints share.
 type protocol struct {
-	stack   *stack.Stack
-	prober  *prober // nil: nobody wants to see
-	secrets secrets
-	options options
-	places  places
-	batcher Batcher
+	stack    *stack.Stack
+	prober   *prober // nil: nobody wants to see
+	secrets  secrets
+	options  options
+	places   places
+	fastOpen fastOpenState
+	batcher  Batcher
 
 	stats          tcpip.TCPStats     // the stack's
 	droppedPackets *tcpip.StatCounter // the stack's

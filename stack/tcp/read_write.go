@@ -30,6 +30,9 @@ func (e *Endpoint) Read(dst io.Writer, opts tcpip.ReadOptions) (tcpip.ReadResult
 
 func (e *Endpoint) read(now conn.Time, dst io.Writer, peek bool) (int, tcpip.Error) {
 	if !e.started {
+		if e.isDeferred() {
+			return 0, &tcpip.ErrWouldBlock{}
+		}
 		return 0, &tcpip.ErrNotConnected{}
 	}
 	size := e.conn.Readable()
@@ -68,7 +71,9 @@ func (e *Endpoint) countReadError(err tcpip.Error) {
 	}
 }
 
-// Write implements tcpip.Endpoint. It copies what it takes.
+// Write implements tcpip.Endpoint. It copies what it takes. Where Connect was
+// deferred (SetFastOpenConnect) it sends the SYN; if that carries none of the
+// payload, the error is ErrConnectStarted.
 func (e *Endpoint) Write(p tcpip.Payloader, opts tcpip.WriteOptions) (int64, tcpip.Error) {
 	e.mu.Lock()
 	now := e.proto.now()
@@ -83,6 +88,16 @@ func (e *Endpoint) Write(p tcpip.Payloader, opts tcpip.WriteOptions) (int64, tcp
 
 func (e *Endpoint) write(now conn.Time, p tcpip.Payloader, opts tcpip.WriteOptions) (int, tcpip.Error) {
 	if !e.started {
+		if e.isDeferred() {
+			n, err := e.connectDeferred(now, p, opts)
+			if _, busy := err.(*errBusy); busy {
+				err = &tcpip.ErrNoPortAvailable{}
+			}
+			if n > 0 {
+				err = nil
+			}
+			return int(n), err
+		}
 		return 0, &tcpip.ErrClosedForSend{} // EPIPE, as Linux has it
 	}
 	if e.hardErr != nil {

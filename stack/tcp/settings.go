@@ -15,19 +15,22 @@ import (
 // for. A connection that a listener accepts starts with a copy of the
 // listener's.
 type settings struct {
-	user         conn.UserOptions
-	congestion   string
-	ttl          uint8 // IPv4; 0: the network's default
-	hopLimit     uint8 // IPv6; 0: likewise
-	tos          uint8 // without the ECN bits
-	trafficClass uint8
-	mtuDiscover  mtuDiscovery
-	finWait2     time.Duration // TCP_LINGER2; 0: the stack's; negative: none
-	deferAccept  time.Duration
-	notSentLowat int64 // TCP_NOTSENT_LOWAT; 0: the stack's
-	synCount     int   // TCP_SYNCNT; 0: the stack's
-	rcvBufSet    bool  // by the user: no auto-tuning
-	sndBufSet    bool
+	user            conn.UserOptions
+	congestion      string
+	ttl             uint8 // IPv4; 0: the network's default
+	hopLimit        uint8 // IPv6; 0: likewise
+	tos             uint8 // without the ECN bits
+	trafficClass    uint8
+	mtuDiscover     mtuDiscovery
+	finWait2        time.Duration // TCP_LINGER2; 0: the stack's; negative: none
+	deferAccept     time.Duration
+	fastOpenBacklog int           // TCP_FASTOPEN
+	fastOpenKeys    []FastOpenKey // TCP_FASTOPEN_KEY; nil: the stack's
+	fastOpenConnect bool          // TCP_FASTOPEN_CONNECT
+	notSentLowat    int64         // TCP_NOTSENT_LOWAT; 0: the stack's
+	synCount        int           // TCP_SYNCNT; 0: the stack's
+	rcvBufSet       bool          // by the user: no auto-tuning
+	sndBufSet       bool
 }
 
 func defaultSettings(o *optionValues) settings {

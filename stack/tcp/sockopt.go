@@ -60,6 +60,7 @@ func (e *Endpoint) setInt(now conn.Time, opt tcpip.SockOptInt, v int) tcpip.Erro
 	case tcpip.TCPSynCountOption:
 		if invalid = v < 1 || v > math.MaxUint8; !invalid {
 			e.settings.synCount = v
+			e.conn.SetSYNRetries(v)
 		}
 	case tcpip.TCPWindowClampOption:
 		return e.setClamp(now, v)

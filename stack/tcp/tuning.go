@@ -38,6 +38,8 @@ type Tuning struct {
 	// shallow buffers on long paths, and costs a timer. See also
 	// Endpoint.SetPacing.
 	Pacing bool
+	// FastOpen says what Fast Open is used for. 0: nothing.
+	FastOpen FastOpenMode
 	// ECN says when congestion notification is used.
 	ECN ECNMode
 }

@@ -47,6 +47,7 @@ func (c *Conn) ack(now Time, s *Segment) {
 		k.dsackSeen = false // its round trip is over
 	}
 	c.stats.BytesDelivered += uint64(d.bytes)
+	c.stats.Delivered += d.news
 	phase := c.loss.phase
 	undone := c.recover(now, s, &d, advanced)
 	c.leave()

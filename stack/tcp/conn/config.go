@@ -77,6 +77,15 @@ type Config struct {
 	// NoIdleRestart keeps the congestion window however long nothing was sent
 	// (Linux tcp_slow_start_after_idle=0).
 	NoIdleRestart bool
+	// FastOpen is the option for our first SYN or for our SYN-ACK (RFC 7413); nil:
+	// none. A SYN that has to be sent again is sent without it.
+	FastOpen *FastOpen
+	// SYNData is how many bytes WriteSYN may put on our SYN.
+	SYNData int
+	// Early lets Accept take the data on the SYN, and data flow before the
+	// handshake is over: the SYN brought a good cookie.
+	Early bool
+
 	// LikeLinux follows Linux where gVisor's TCP, or a RFC's letter, has it
 	// otherwise: the send buffer counts memory, not bytes; a window probe is
 	// empty; a FIN passes a full congestion window; an acknowledgement of what was

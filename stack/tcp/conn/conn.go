@@ -31,6 +31,7 @@ type Conn struct {
 	tstamp timestampState
 	timers timers
 	owed   owed
+	early  earlyData
 	delack delayedACK
 	ecn    ecnState
 	user   userState
@@ -109,8 +110,8 @@ func (c *Conn) Connect(now Time, cfg *Config) {
 }
 
 // Accept begins a passive open with the SYN that a listener received: CLOSED
-// to SYN-RECEIVED. Output yields the SYN-ACK. The SYN's payload is released:
-// data on a SYN is not acknowledged, so the peer sends it again.
+// to SYN-RECEIVED. Output yields the SYN-ACK. The SYN's payload is released
+// unless cfg.Early: data on a SYN is not acknowledged, so the peer sends it again.
 func (c *Conn) Accept(now Time, cfg *Config, syn *Segment) {
 	c.init(now, cfg)
 	c.passive = true
@@ -118,6 +119,9 @@ func (c *Conn) Accept(now Time, cfg *Config, syn *Segment) {
 	c.setState(StateSynReceived)
 	c.snd.nxt = cfg.ISS
 	c.oweSYN()
+	if cfg.Early {
+		c.takeSYNData(now, syn)
+	}
 	syn.Release()
 }
 
@@ -166,6 +170,7 @@ func (c *Conn) init(now Time, cfg *Config) {
 	c.rcv.wscale = windowScale(max(c.recvq.max, c.recvq.cap, cfg.ScaleFor))
 	c.rcv.last = now
 	c.rcv.mss = DefaultMSS
+	c.early = earlyData{option: cfg.FastOpen, room: cfg.SYNData, asks: cfg.FastOpen != nil || cfg.SYNData > 0}
 	c.tstamp = timestampState{on: cfg.Timestamps, offset: cfg.TSOffset}
 	c.rtt.init()
 	c.timers.init()

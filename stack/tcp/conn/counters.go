@@ -5,6 +5,7 @@ type Counters struct {
 	SegsIn, SegsOut     uint64 // segments taken in, and put out
 	BytesAcked          uint64 // what the peer acknowledged
 	BytesReceived       uint64 // what was received in order
+	Delivered           uint64 // segments that the peer is known to have, our SYN included
 	BytesDelivered      uint64 // what the peer is known to have, acknowledged or SACKed
 	BytesSent           uint64 // data sent, repetitions included
 	BytesRetransmitted  uint64 // of it, repetitions
@@ -36,8 +37,8 @@ func (k *Counters) list() [numCounters]*uint64 {
 		&k.BytesRetransmitted, &k.OutOfOrder, &k.Retransmits, &k.Timeouts, &k.SlowStartRetransmit,
 		&k.FastRetransmits, &k.FastRecoveries, &k.SACKRecoveries, &k.TailLossProbes, &k.TailLossRecoveries,
 		&k.SpuriousRecoveries, &k.SpuriousTimeouts, &k.DSACKs, &k.KeepaliveProbes, &k.ZeroWindows,
-		&k.ChallengeACKs,
+		&k.ChallengeACKs, &k.Delivered,
 	}
 }
 
-const numCounters = 22
+const numCounters = 23

@@ -53,16 +53,28 @@ func newDriven(t *testing.T, in *tape) *driven {
 		RcvBuf: 1 + int(in.word())<<(bits>>6), SndBuf: 1 + int(in.word()),
 		WindowScaling: bits&2 != 0, Timestamps: bits&4 != 0, SACK: bits&8 != 0,
 		ECN: bits&16 != 0, RACK: bits&32 != 0, DelayedACK: how&4 != 0,
-		Options: UserOptions{NoDelay: how&8 != 0, Keepalive: Keepalive{On: how&16 != 0}, Pacing: how&64 != 0},
+		LikeLinux: how&16 != 0,
+		Options:   UserOptions{NoDelay: how&8 != 0, Keepalive: Keepalive{On: how&16 != 0}, Pacing: how&64 != 0},
+	}
+	fastOpen := how&128 != 0
+	if fastOpen {
+		cfg.FastOpen = &FastOpen{Cookie: make([]byte, 8)}
+		cfg.SYNData, cfg.Early = int(in.byte())<<2, how&2 != 0
 	}
 	if cfg.MSS != 0 {
 		cfg.MSS = max(cfg.MSS, 100)
 	}
 	syn := Segment{Seq: seqnum.Value(uint32(in.word())<<16 | 0xfff0), Flags: header.TCPFlagSyn, Window: in.word()}
 	d.options(in, &syn)
+	if fastOpen {
+		syn.Payload = payload(make([]byte, in.byte()))
+	}
 	switch how & 3 {
 	case 0, 1:
 		d.c.Connect(d.now, &cfg)
+		if fastOpen {
+			d.c.WriteSYN(bytes.NewReader(make([]byte, 1<<16)), 1<<16, how&32 != 0)
+		}
 		d.drain()
 		syn.Flags |= header.TCPFlagAck
 		syn.Ack = cfg.ISS.Add(1)
@@ -178,6 +190,9 @@ func (d *driven) step(in *tape) {
 		}
 	case 10:
 		c.Write(d.now, bytes.NewReader(make([]byte, in.word())), 1<<16, op&16 != 0)
+		if op&32 != 0 {
+			c.EndRecord()
+		}
 	case 11:
 		c.Read(d.now, io.Discard, int(in.word()), op&16 != 0)
 	case 12:
@@ -196,7 +211,8 @@ func (d *driven) step(in *tape) {
 			c.PathMTU(d.now, in.near(c.snd.una, c.snd.nxt), in.word())
 		case 1:
 			c.SetOptions(d.now, UserOptions{NoDelay: in.byte()&1 != 0, Cork: in.byte()&1 != 0, MaxSegment: in.word(),
-				UserTimeout: time.Duration(in.byte()) * time.Second, Keepalive: Keepalive{On: in.byte()&1 != 0}})
+				UserTimeout: time.Duration(in.byte()) * time.Second, Keepalive: Keepalive{On: in.byte()&1 != 0}, NotSentLowat: int64(in.byte()) << 4})
+			c.Push()
 		case 2:
 			c.PathError(d.now, in.near(c.snd.una, c.snd.nxt), ErrHostUnreachable)
 		case 3:
@@ -210,7 +226,8 @@ func (d *driven) step(in *tape) {
 // and drives one connection with them. After each step check finds what must
 // always hold, replies are counted, and a frozen connection must be silent.
 func FuzzSegment(f *testing.F) {
-	for how := range 4 {
+	const linux, fastOpen = 16, 128
+	for _, how := range []int{0, 1, 2, 3, linux | 1, linux | fastOpen, fastOpen | 1, fastOpen | 2, fastOpen | 32 | 2} {
 		f.Add([]byte{byte(how), 0x3f, 0, 1, 0, 2, 5, 180, 255, 255, 255, 255, 0, 9, 255, 255, 15, 5, 7, 5, 180,
 			10, 40, 0, 16, 0x10, 0, 0, 0, 0x20, 1, 0, 0, 0, 200, 9, 9, 30, 14, 9, 12 + 16, 9, 9})
 	}

@@ -46,6 +46,7 @@ type Info struct {
 	Counters                           Counters
 
 	Timestamps, SACK, WindowScaling, ECN bool
+	SYNData                              bool // all data on the SYN was taken (RFC 7413)
 }
 
 // RACKInfo is RFC 8985's state.
@@ -117,6 +118,7 @@ func (c *Conn) Info(now Time) Info {
 		SACK:            c.cfg.sack,
 		WindowScaling:   c.cfg.scaling,
 		ECN:             c.cfg.ecn,
+		SYNData:         c.early.taken,
 	}
 	i.Busy = c.chrono.total(now, busy) + i.WindowLimited + i.BufferLimited
 	if c.snd.last != 0 {

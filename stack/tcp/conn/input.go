@@ -201,7 +201,7 @@ func (c *Conn) checkReset(now Time, s *Segment) DropReason {
 // checkAck is the fifth step: is the acknowledgement one we could be given?
 func (c *Conn) checkAck(now Time, s *Segment) DropReason {
 	if c.state == StateSynReceived {
-		if s.Ack.LessThanEq(c.snd.una) || c.snd.nxt.LessThan(s.Ack) {
+		if s.Ack.LessThanEq(c.snd.iss) || c.snd.nxt.LessThan(s.Ack) {
 			c.oweResetFor(s)
 			return DropInvalidAckSequence
 		}

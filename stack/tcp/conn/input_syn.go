@@ -18,6 +18,10 @@ func (c *Conn) synSent(now Time, s *Segment) DropReason {
 		}
 		return DropInvalidAckSequence
 	}
+	if ack && c.cfg.likeLinux && c.foreignEcho(now, s) {
+		c.oweResetFor(s)
+		return DropPAWS
+	}
 	if s.Has(header.TCPFlagRst) {
 		if ack {
 			c.fail(ErrRefused)
@@ -40,8 +44,17 @@ func (c *Conn) synSent(now Time, s *Segment) DropReason {
 	c.setState(StateEstablished)
 	c.updateWindow(s)
 	c.startKeepalive(now)
-	c.oweAck()
+	c.oweFirstAck(now)
+	c.takeSYNACKData(now, s)
 	return NotDropped
+}
+
+// foreignEcho reports whether a segment that answers our SYN echoes a timestamp
+// that none of our SYNs carried (Linux tcp_rcv_synsent_state_process).
+func (c *Conn) foreignEcho(now Time, s *Segment) bool {
+	echo := s.Options.TSEcr
+	return c.tstamp.on && s.Options.HasTS && echo != 0 && !s.Has(header.TCPFlagRst) &&
+		(int32(echo-c.tstamp.value(c.loss.stalled)) < 0 || int32(c.tstamp.value(now)-echo) < 0)
 }
 
 // takeSYN learns what the peer's SYN says: its sequence numbers and options.
@@ -86,7 +99,8 @@ func (c *Conn) synWindow(s *Segment) (seqnum.Size, uint16) {
 
 // ackSYN counts the acknowledgement of our SYN and takes its round trip.
 func (c *Conn) ackSYN(now Time, s *Segment) {
-	c.snd.una = s.Ack
+	c.snd.una = c.snd.iss.Add(1)
+	c.stats.Delivered++
 	if c.owed.synSends == 1 {
 		c.rtt.sample(s.arrival(now).Sub(c.owed.synSent))
 	} else if c.tstamp.on && s.Options.HasTS && s.Options.TSEcr != 0 {
@@ -103,6 +117,7 @@ func (c *Conn) ackSYN(now Time, s *Segment) {
 	}
 	c.loss.retries = 0
 	c.chrono.opened = now
+	c.ackSYNData(now, s)
 	if c.cfg.likeLinux {
 		c.growLinux()
 	}
@@ -131,6 +146,9 @@ func (c *Conn) establish(now Time, s *Segment) {
 		c.setWindow(seqSize(s.Window)<<c.snd.wscale, s.Window)
 	}
 	c.startKeepalive(now)
+	if !c.board.empty() {
+		c.armRetransmit(now) // the timer was the SYN-ACK's
+	}
 	if c.user.finWanted {
 		c.queueFIN(now)
 		c.startFinWait2(now)
@@ -144,9 +162,12 @@ func (c *Conn) checkSYN(now Time, s *Segment) DropReason {
 	if c.state == StateSynReceived {
 		again, ack := s.Seq == c.rcv.irs, s.Has(header.TCPFlagAck)
 		switch {
-		case again && ack && !c.passive && s.Ack == c.snd.nxt:
+		case again && ack && !c.passive && c.snd.iss.LessThan(s.Ack) && s.Ack.LessThanEq(c.snd.nxt):
 			// Simultaneous open: the peer's SYN-ACK acknowledges our SYN.
 			c.establish(now, s)
+			if c.cfg.likeLinux {
+				c.sacks.duplicate(s.Seq, s.Seq.Add(1), c.rcv.nxt) // its SYN came twice
+			}
 			c.oweAck()
 			return NotDropped
 		case again && !ack:

@@ -25,7 +25,8 @@ type Options struct {
 	SACKPermitted bool
 	HasTS         bool
 	TSVal, TSEcr  uint32
-	NumSACK       uint8 // how many of SACK are set
+	FastOpen      *FastOpen // nil: absent
+	NumSACK       uint8     // how many of SACK are set
 	SACK          [4]header.SACKBlock
 }
 
@@ -34,13 +35,15 @@ func (o *Options) Blocks() []header.SACKBlock { return o.SACK[:o.NumSACK] }
 
 // Option kinds, https://www.iana.org/assignments/tcp-parameters
 const (
-	optEOL       = 0
-	optNOP       = 1
-	optMSS       = 2
-	optWScale    = 3
-	optSACKPerm  = 4
-	optSACK      = 5
-	optTimestamp = 8
+	optEOL        = 0
+	optNOP        = 1
+	optMSS        = 2
+	optWScale     = 3
+	optSACKPerm   = 4
+	optSACK       = 5
+	optTimestamp  = 8
+	optFastOpen   = 34
+	optExperiment = 254 // RFC 6994
 )
 
 // timestampWord is a header whose only option is a timestamp, padded in front
@@ -104,6 +107,10 @@ func (o *Options) parseOne(kind byte, v []byte, syn bool) {
 		o.WScale = min(v[0], maxWindowScale)
 	case kind == optSACKPerm && len(v) == 0:
 		o.SACKPermitted = true
+	case kind == optFastOpen:
+		o.parseFastOpen(v, false)
+	case kind == optExperiment && len(v) >= 2 && binary.BigEndian.Uint16(v) == fastOpenMagic:
+		o.parseFastOpen(v[2:], true)
 	}
 }
 
@@ -111,7 +118,7 @@ func (o *Options) parseOne(kind byte, v []byte, syn bool) {
 // multiple of four. b must have room for MaxOptionsLen. SACK blocks that do
 // not fit are left out. The order is Linux's (net/ipv4/tcp_output.c,
 // tcp_options_write): MSS, SACK permitted beside the timestamp, window scale,
-// SACK blocks last.
+// SACK blocks, Fast Open.
 func (o *Options) Encode(b []byte) int {
 	n := 0
 	put := func(v ...byte) { n += copy(b[n:], v) }
@@ -141,6 +148,9 @@ func (o *Options) Encode(b []byte) int {
 			n += 8
 		}
 	}
+	if f := o.FastOpen; f != nil && n+f.size() <= MaxOptionsLen {
+		n += f.encode(b[n:])
+	}
 	return n
 }
 
@@ -161,6 +171,9 @@ func (o *Options) Len() int {
 	if blocks := min(int(o.NumSACK), (MaxOptionsLen-n-4)/8); blocks > 0 {
 		n += 4 + 8*blocks
 	}
+	if f := o.FastOpen; f != nil && n+f.size() <= MaxOptionsLen {
+		n += f.size()
+	}
 	return n
 }
 
@@ -179,6 +192,9 @@ func (o *Options) String() string {
 	}
 	if o.HasWScale {
 		fmt.Fprintf(&b, " wscale %d", o.WScale)
+	}
+	if o.FastOpen != nil {
+		fmt.Fprintf(&b, " FO %x", o.FastOpen.Cookie)
 	}
 	for _, s := range o.Blocks() {
 		fmt.Fprintf(&b, " sack %d:%d", uint32(s.Start), uint32(s.End))

@@ -42,11 +42,12 @@ func (c *Conn) output(now Time, out *Segment) bool {
 	if c.owed.syn && !c.state.Synchronized() {
 		return c.outputSYN(now, out)
 	}
-	if c.state == StateSynReceived && c.owed.acks > 0 && c.snd.nxt != c.snd.iss {
+	early := c.Early() && c.owed.synSends > 0
+	if c.state == StateSynReceived && !early && c.owed.acks > 0 && c.snd.nxt != c.snd.iss {
 		c.outputEmpty(now, out, c.snd.nxt)
 		return true
 	}
-	if !c.state.Synchronized() {
+	if !c.state.Synchronized() && !early {
 		return false
 	}
 	if c.owed.acks > 1 {
@@ -107,6 +108,9 @@ func (c *Conn) outputSYN(now Time, out *Segment) bool {
 		c.snd.nxt = c.snd.iss.Add(1)
 		c.loss.stalled = now
 	}
+	if c.owed.synSends == 0 {
+		c.fillSYN(now, out)
+	}
 	if c.owed.synSends < 255 {
 		c.owed.synSends++
 	}
@@ -126,6 +130,7 @@ func (c *Conn) head(now Time, out *Segment, seq seqnum.Value) {
 	out.Ack = c.rcv.nxt
 	out.Flags |= header.TCPFlagAck
 	out.Window = c.advertise()
+	c.early.quiet = false
 	if out.Window == 0 {
 		c.stats.ZeroWindows++
 	}

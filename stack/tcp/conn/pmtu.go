@@ -13,7 +13,7 @@ func (c *Conn) PathError(now Time, seq seqnum.Value, err error) DropReason {
 	if verdict := c.ours(seq); verdict != NotDropped {
 		return verdict
 	}
-	if c.state == StateSynSent {
+	if c.state == StateSynSent || c.state == StateSynReceived && (c.early.serves || c.cfg.likeLinux) {
 		c.fail(err)
 	}
 	return NotDropped
@@ -28,6 +28,13 @@ func (c *Conn) PathMTU(now Time, seq seqnum.Value, mss uint16) DropReason {
 		return verdict
 	}
 	mss = max(mss, min(leastMSS, c.cfg.pathMSS))
+	if c.state == StateSynSent && mss < c.cfg.pathMSS {
+		c.cfg.pathMSS, c.cfg.advMSS = mss, min(c.cfg.advMSS, mss)
+		if !c.board.empty() {
+			c.oweSYN() // at once, without the data that made it so large
+		}
+		return NotDropped
+	}
 	if mss >= c.snd.mss {
 		return NotDropped
 	}
@@ -73,6 +80,8 @@ func (c *Conn) ours(seq seqnum.Value) DropReason {
 		return DropSocketRepair
 	case c.State() == StateClosed:
 		return DropClosed
+	case c.state == StateSynReceived && seq == c.snd.iss:
+		// Our SYN-ACK, though what follows it may be on its way already.
 	case seq.LessThan(c.snd.una) || c.snd.nxt.LessThanEq(seq):
 		return DropInvalidSequence
 	}

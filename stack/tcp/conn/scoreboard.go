@@ -84,6 +84,7 @@ type delivery struct {
 	sample    Time  // the latest transmission that may be timed, by Karn's algorithm
 	sampled   bool
 	fresh     bool   // something was delivered
+	news      uint64 // how many segments
 	original  bool   // a segment that was never retransmitted was
 	repeated  bool   // a segment that was retransmitted was acknowledged
 	resent    Time   // when such a one last was
@@ -213,6 +214,7 @@ func (b *scoreboard) note(r *record, d *delivery) {
 // deliver counts a record as having reached the peer.
 func (b *scoreboard) deliver(r *record, d *delivery) {
 	d.bytes += int64(r.size)
+	d.news++
 	d.fresh = true
 	b.unlose(r)
 	if !r.is(recEver) && (!d.sampled || d.sample < r.sent) {

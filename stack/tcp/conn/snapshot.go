@@ -22,13 +22,16 @@ type snapshot struct {
 // Snapshot reads a frozen connection out: everything but its addresses, which
 // the caller fills in. The queues refer to the connection's memory, which stays
 // as it is whatever becomes of the connection. Outside repair mode the error is
-// repair.ErrPermission, without a connection repair.ErrState.
+// repair.ErrPermission, without a connection,
+// or with data in its handshake, repair.ErrState.
 func (c *Conn) Snapshot(now Time) (*repair.Snapshot, error) {
 	switch {
 	case c.State() == StateClosed || c.state == StateListen:
 		return nil, repair.ErrState
 	case !c.frozen:
 		return nil, repair.ErrPermission
+	case !c.state.Synchronized() && (c.early.serves || c.sendq.size() > 0):
+		return nil, repair.ErrState // data before the handshake is over (RFC 7413)
 	}
 	s := new(snapshot)
 	s.Extra = &s.extra

@@ -122,7 +122,7 @@ func (c *Conn) roomToWake() bool {
 func (c *Conn) wakeWriter() {
 	news := c.sendq.news
 	c.sendq.news = false
-	if !c.sendq.wanted || !news || !canSend.has(c.state) {
+	if !c.sendq.wanted || !news || !c.maySend() {
 		return
 	}
 	if c.cfg.likeLinux && !c.windowFull() {

@@ -50,9 +50,9 @@ func (c *Conn) Write(now Time, r io.Reader, n int, more bool) (int, error) {
 		return 0, c.err
 	case c.State() == StateClosed && !c.userGone && c.snd.nxt == c.snd.iss:
 		return 0, ErrNotConnected
-	case c.state == StateSynSent || c.state == StateSynReceived:
+	case c.state == StateSynSent || c.state == StateSynReceived && !c.Early():
 		return 0, ErrWouldBlock
-	case !canSend.has(c.state):
+	case !c.maySend():
 		return 0, ErrClosedForSend
 	case n == 0:
 		return 0, nil
@@ -78,7 +78,7 @@ func (c *Conn) Write(now Time, r io.Reader, n int, more bool) (int, error) {
 // EndRecord says that what was written so far ends a record: no segment will
 // carry bytes from both sides of this place (MSG_EOR).
 func (c *Conn) EndRecord() {
-	if canSend.has(c.state) {
+	if c.maySend() {
 		c.sendq.endRecord()
 	}
 }
@@ -98,7 +98,9 @@ func (c *Conn) Read(now Time, w io.Writer, n int, peek bool) (int, error) {
 	if !peek {
 		c.user.hasRead = true
 		c.tuneReceive(now, int(done))
-		c.reopenWindow()
+		if c.state.Synchronized() && !c.early.quiet {
+			c.reopenWindow()
+		}
 		c.predict()
 	}
 	return int(done), err
@@ -139,7 +141,7 @@ func (c *Conn) ReadEnded() bool {
 
 // Writable is how many bytes Write would take now.
 func (c *Conn) Writable() int {
-	if c.frozen || !canSend.has(c.state) {
+	if c.frozen || !c.maySend() {
 		return 0
 	}
 	return c.space(math.MaxInt32)
@@ -312,6 +314,9 @@ func (c *Conn) SetCongestion(now Time, name string) error {
 	}
 	return err
 }
+
+// SetSYNRetries changes how often a SYN or SYN-ACK is sent again.
+func (c *Conn) SetSYNRetries(n int) { c.cfg.synRetries = orDefault(n, DefaultSYNRetries) }
 
 // SetTimeWait changes how long TIME-WAIT lasts, and how long an unused
 // connection stays in FIN-WAIT-2 (negative: not at all).
