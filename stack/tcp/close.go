@@ -19,7 +19,8 @@ func (e *Endpoint) shutdown(now conn.Time, flags tcpip.ShutdownFlags) tcpip.Erro
 	read, write := flags&tcpip.ShutdownRead != 0, flags&tcpip.ShutdownWrite != 0
 	if l := e.listening.Load(); l != nil {
 		if read {
-			e.abandon = append(e.abandon, l.queue.close()...)
+			o := e.forOthers()
+			o.abandon = append(o.abandon, l.queue.close()...)
 			e.wake |= waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr
 		}
 		return nil
@@ -123,7 +124,8 @@ func (e *Endpoint) entomb() {
 // closeIdle closes an endpoint without a connection. e.mu is held.
 func (e *Endpoint) closeIdle() {
 	if l := e.listening.Load(); l != nil {
-		e.abandon = append(e.abandon, l.queue.close()...)
+		o := e.forOthers()
+		o.abandon = append(o.abandon, l.queue.close()...)
 	}
 	e.setState(StateClose)
 	e.leave()

@@ -225,7 +225,8 @@ func (e *Endpoint) recycle(id stack.TransportEndpointID, net tcpip.NetworkProtoc
 		}
 		yielded := old.yieldTimeWait(id)
 		if yielded && old.userGone {
-			e.abandon = append(e.abandon, old)
+			o := e.forOthers()
+			o.abandon = append(o.abandon, old)
 		}
 		// Not old.unlock, which may run far. What arrived in this moment, and
 		// found it locked, is somebody else's work.

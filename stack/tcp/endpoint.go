@@ -24,9 +24,10 @@ type Endpoint struct {
 	proto  *protocol
 	stack  *stack.Stack
 	wq     *waiter.Queue
+	ownWQ  waiter.Queue // what wq is, unless the user has brought one
 	number uint64
 	ops    tcpip.SocketOptions
-	stats  Stats
+	stats  tally
 	inbox  inbox
 
 	// What may be read without mu; it is written with mu held.
@@ -34,7 +35,7 @@ type Endpoint struct {
 	ready     atomic.Uint64 // a waiter.EventMask: what Readiness reports
 	listening atomic.Pointer[listener]
 	// refused counts what never reached the connection.
-	refused [conn.NumDropReasons]atomic.Uint32
+	refused atomic.Pointer[[conn.NumDropReasons]atomic.Uint32] // nil: all are zero
 
 	lastErrorMu sync.Mutex
 	lastError   tcpip.Error
@@ -43,11 +44,12 @@ type Endpoint struct {
 
 	// The rest is guarded by mu.
 
-	info     stack.TransportEndpointInfo
-	owner    tcpip.PacketOwner
-	settings settings
-	place    place
-	route    *stack.Route
+	info           stack.TransportEndpointInfo
+	owner          tcpip.PacketOwner
+	settings       *settings // not to be written to if shared; see change
+	settingsShared bool
+	place          place
+	route          *stack.Route
 
 	// conn is in use from started on, and stays readable after its end.
 	conn    conn.Conn
@@ -74,16 +76,15 @@ type Endpoint struct {
 	wake    waiter.EventMask // for the next unlock to notify
 	sending bool             // some goroutine is writing packets; see unlock
 	late    bool             // the batcher will call unlock
-	quiet   sync.Cond        // signalled when sending ends; its lock is mu
-	strays  []packet         // for others, once the lock is let go
-	abandon []*Endpoint      // to be aborted then
+	quiet   *sync.Cond       // signalled when sending ends; its lock is mu; nil: nobody waits
+	others  *others          // what is to be done once the lock is let go; nil: nothing
 	timer   timer
 	kept    *reservation // holds what comes while the connection, restored, is frozen
 	queue   repair.Queue // selected by OptionRepairQueue
 	gauges  gauges
 	rcvBuf  int // conn's buffer sizes as last seen
 	sndBuf  int
-	counted conn.Counters // what of conn's counters the stack's have
+	counted counted // what of conn's counters the stack's have
 
 	released bool          // nothing of the stack's is held any more
 	done     chan struct{} // closed then, if somebody waits
@@ -110,13 +111,7 @@ var (
 )
 
 func newEndpoint(p *protocol, net tcpip.NetworkProtocolNumber, wq *waiter.Queue) *Endpoint {
-	e := &Endpoint{
-		proto:  p,
-		stack:  p.stack,
-		wq:     wq,
-		number: p.lastID.Add(1),
-		info:   stack.TransportEndpointInfo{NetProto: net, TransProto: ProtocolNumber},
-	}
+	e := newBareEndpoint(p, net, wq)
 	o := p.options.snapshot()
 	e.ops.InitHandler(&tcpip.DefaultSocketOptionsHandler{}, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
 	e.ops.SetMulticastLoop(true)
@@ -126,7 +121,21 @@ func newEndpoint(p *protocol, net tcpip.NetworkProtocolNumber, wq *waiter.Queue)
 	e.ops.SetReceiveBufferSize(int64(o.rcvBuf.Default), false)
 	e.ops.InitHandler(e, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
 	e.settings = defaultSettings(o)
-	e.quiet.L = &e.mu
+	return e
+}
+
+// newBareEndpoint makes an endpoint whose settings and options are to be set.
+func newBareEndpoint(p *protocol, net tcpip.NetworkProtocolNumber, wq *waiter.Queue) *Endpoint {
+	e := &Endpoint{
+		proto:  p,
+		stack:  p.stack,
+		wq:     wq,
+		number: p.lastID.Add(1),
+		info:   stack.TransportEndpointInfo{NetProto: net, TransProto: ProtocolNumber},
+	}
+	if wq == nil {
+		e.wq = &e.ownWQ
+	}
 	e.setState(StateInitial)
 	e.ready.Store(uint64(waiter.WritableEvents | waiter.EventHUp)) // as Linux's tcp_poll has it
 	return e
@@ -172,8 +181,7 @@ func (e *Endpoint) endTurn(send bool) {
 		if !e.sending {
 			e.rest(now)
 		}
-		n.strays, e.strays = e.strays, nil
-		n.abandon, e.abandon = e.abandon, nil
+		n.others, e.others = e.others, nil
 		e.mu.Unlock()
 
 		n.tell(e)
@@ -181,7 +189,9 @@ func (e *Endpoint) endTurn(send bool) {
 			out.write(e)
 			e.mu.Lock()
 			e.sending = false
-			e.quiet.Broadcast()
+			if e.quiet != nil {
+				e.quiet.Broadcast()
+			}
 			continue
 		}
 		// A packet pushed after our drain, by a goroutine that found the lock
@@ -226,8 +236,21 @@ type news struct {
 	wake    waiter.EventMask
 	accept  *listener // whose queue the endpoint is ready for
 	orphans *listener // whose embryo the endpoint no longer is
-	strays  []packet
-	abandon []*Endpoint
+	others  *others
+}
+
+// others is what concerns other endpoints, which must wait for the lock.
+type others struct {
+	strays  []packet    // packets that are not the endpoint's any more
+	abandon []*Endpoint // to be aborted
+}
+
+// forOthers returns the endpoint's others to be added to. e.mu is held.
+func (e *Endpoint) forOthers() *others {
+	if e.others == nil {
+		e.others = new(others)
+	}
+	return e.others
 }
 
 // tell passes the news on. No lock is held.
@@ -241,12 +264,13 @@ func (n *news) tell(e *Endpoint) {
 	if n.wake != 0 {
 		e.wq.Notify(n.wake)
 	}
-	for _, child := range n.abandon {
+	if n.others == nil {
+		return
+	}
+	for _, child := range n.others.abandon {
 		child.Abort()
 	}
-	if len(n.strays) > 0 {
-		e.proto.redeliver(e, n.strays)
-	}
+	e.proto.redeliver(e, n.others.strays)
 }
 
 // observe takes note of what the connection has become. e.mu is held.

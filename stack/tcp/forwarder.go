@@ -166,7 +166,7 @@ func (f *Forwarder) accept(syn *packet, queue *waiter.Queue) (*Endpoint, tcpip.E
 	template := newEndpoint(f.proto, syn.net, queue)
 	if f.rcvWnd > 0 {
 		template.ops.SetReceiveBufferSize(int64(f.rcvWnd)*SegOverheadFactor, false)
-		template.settings.rcvBufSet = true
+		template.change().rcvBufSet = true
 	}
 	e, err := template.newChild(syn, queue)
 	if err != nil {

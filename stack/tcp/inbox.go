@@ -34,13 +34,16 @@ func (p *packet) release() { p.seg.Release() }
 // inbox is where packets wait for whoever has the endpoint locked. It has a
 // lock of its own, which nothing else is taken under.
 type inbox struct {
-	waiting atomic.Int32 // len(queue), to be read without the lock
+	waiting atomic.Int32 // how many, to be read without the lock
 
 	mu    sync.Mutex
-	queue []packet
-	spare []packet // an empty slice whose room is used again
+	queue *[]packet // nil: empty
 	bytes int
 }
+
+// inboxPool has empty slices with room: an endpoint that nothing waits for keeps
+// none.
+var inboxPool = sync.Pool{New: func() any { return new([]packet) }}
 
 // empty reports whether nothing waits.
 func (in *inbox) empty() bool { return in.waiting.Load() == 0 }
@@ -50,20 +53,21 @@ func (in *inbox) push(p *packet) bool {
 	size := int(p.seg.DataLen())
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if len(in.queue) >= inboxSegments || in.bytes+size > inboxBytes {
+	if in.queue == nil {
+		in.queue = inboxPool.Get().(*[]packet)
+	}
+	if len(*in.queue) >= inboxSegments || in.bytes+size > inboxBytes {
 		return false
 	}
-	if in.queue == nil {
-		in.queue, in.spare = in.spare, nil
-	}
-	in.queue = append(in.queue, *p)
+	*in.queue = append(*in.queue, *p)
 	in.bytes += size
 	in.waiting.Add(1)
 	return true
 }
 
-// take returns all that waits, in order. The slice goes back by giveBack.
-func (in *inbox) take() []packet {
+// take returns all that waits, in order; nil if nothing does. The slice goes
+// back by giveBack.
+func (in *inbox) take() *[]packet {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	q := in.queue
@@ -72,15 +76,13 @@ func (in *inbox) take() []packet {
 	return q
 }
 
-// giveBack returns a slice from take, so that its room can be used again. Its
-// packets have been dealt with.
-func (in *inbox) giveBack(q []packet) {
+// giveBack returns a slice from take. Its packets have been dealt with.
+func giveBack(q *[]packet) {
 	const keep = 64 // a burst's worth of room; more would be memory for nothing
-	if cap(q) == 0 || cap(q) > keep {
+	if cap(*q) > keep {
 		return
 	}
-	clear(q)
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.spare = q[:0]
+	clear(*q)
+	*q = (*q)[:0]
+	inboxPool.Put(q)
 }

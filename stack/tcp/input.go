@@ -1,6 +1,8 @@
 package tcp
 
 import (
+	"sync/atomic"
+
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
@@ -78,17 +80,17 @@ func (e *Endpoint) HandlePacket(id stack.TransportEndpointID, pkt *stack.PacketB
 		e.countMalformed(reason)
 		return
 	}
-	e.stats.SegmentsReceived.Increment()
+	e.stats.countReceived()
 	e.handle(&p)
 }
 
 // countMalformed counts a segment that could not be read.
 func (e *Endpoint) countMalformed(reason conn.DropReason) {
 	if reason == conn.DropTCPChecksum {
-		e.stats.ReceiveErrors.ChecksumErrors.Increment()
+		e.stats.all().ReceiveErrors.ChecksumErrors.Increment()
 		return
 	}
-	e.stats.ReceiveErrors.MalformedPacketsReceived.Increment()
+	e.stats.all().ReceiveErrors.MalformedPacketsReceived.Increment()
 }
 
 // handle takes a packet that was delivered to the endpoint, and owns it.
@@ -108,7 +110,7 @@ func (e *Endpoint) handle(p *packet) {
 	}
 	if !e.inbox.push(p) {
 		e.refuse(p, conn.DropSocketBacklog)
-		e.stats.ReceiveErrors.SegmentQueueDropped.Increment()
+		e.stats.all().ReceiveErrors.SegmentQueueDropped.Increment()
 		e.proto.droppedPackets.Increment()
 		return
 	}
@@ -123,17 +125,30 @@ func (e *Endpoint) handle(p *packet) {
 func (e *Endpoint) refuse(p *packet, reason conn.DropReason) {
 	p.release()
 	e.proto.drop(reason)
-	e.refused[reason].Add(1)
+	e.countRefused(reason)
+}
+
+// countRefused counts a segment that the connection never saw.
+func (e *Endpoint) countRefused(reason conn.DropReason) {
+	n := e.refused.Load()
+	if n == nil {
+		e.refused.CompareAndSwap(nil, new([conn.NumDropReasons]atomic.Uint32))
+		n = e.refused.Load()
+	}
+	n[reason].Add(1)
 }
 
 // drain processes the inbox. e.mu is held.
 func (e *Endpoint) drain(now conn.Time) {
 	for !e.inbox.empty() {
 		queue := e.inbox.take()
-		for i := range queue {
-			e.input(now, &queue[i])
+		if queue == nil {
+			return
 		}
-		e.inbox.giveBack(queue)
+		for i := range *queue {
+			e.input(now, &(*queue)[i])
+		}
+		giveBack(queue)
 	}
 }
 
@@ -145,7 +160,8 @@ func (e *Endpoint) input(now conn.Time, p *packet) {
 	case !e.started || !e.place.registered || e.conn.State() == conn.StateClosed:
 		// It found the endpoint while there was a connection, which has ended
 		// since. Its tuple may mean something to another endpoint.
-		e.strays = append(e.strays, *p)
+		o := e.forOthers()
+		o.strays = append(o.strays, *p)
 	case e.kept != nil && e.kept.hold(p):
 	case e.embryo != nil:
 		e.inputEmbryo(now, p)
@@ -162,7 +178,8 @@ func (e *Endpoint) inputConn(now conn.Time, p *packet) {
 		if e.userGone {
 			e.conn.Abort(now)
 		}
-		e.strays = append(e.strays, *p)
+		o := e.forOthers()
+		o.strays = append(o.strays, *p)
 		return
 	}
 	synchronized := e.conn.State().Synchronized()

@@ -128,7 +128,7 @@ func (l *listener) refuse(p *packet, reason conn.DropReason) {
 // reset answers a segment with a reset.
 func (l *listener) reset(p *packet, reason conn.DropReason) {
 	l.ep.proto.drop(reason)
-	l.ep.refused[reason].Add(1)
+	l.ep.countRefused(reason)
 	l.ep.proto.answerReset(p)
 }
 
@@ -140,7 +140,7 @@ func (l *listener) inputSyn(p *packet) {
 	}
 	switch l.queue.admit(l.ep.proto.options.snapshot().alwaysCookies) {
 	case admitNot:
-		l.ep.stats.ReceiveErrors.ListenOverflowSynDrop.Increment()
+		l.ep.stats.all().ReceiveErrors.ListenOverflowSynDrop.Increment()
 		l.ep.proto.stats.ListenOverflowSynDrop.Increment()
 		l.refuse(p, conn.DropListenOverflow)
 	case admitCookie:
@@ -152,7 +152,7 @@ func (l *listener) inputSyn(p *packet) {
 
 // hatch makes an embryo of an admitted SYN.
 func (l *listener) hatch(p *packet) {
-	child, err := l.ep.newChild(p, new(waiter.Queue))
+	child, err := l.ep.newChild(p, nil)
 	if err != nil {
 		l.queue.refuseComing()
 		l.ep.failedAttempt()
@@ -183,14 +183,14 @@ func (l *listener) hatch(p *packet) {
 }
 
 // newChild makes the endpoint for the connection that a SYN, or the ACK of a
-// cookie, opens. It is registered and returned locked; the caller starts its
+// cookie, opens. Without a queue (nil) it uses one of its own. It is registered and returned locked; the caller starts its
 // connection.
 func (e *Endpoint) newChild(p *packet, wq *waiter.Queue) (*Endpoint, tcpip.Error) {
 	route, err := e.proto.replyRoute(p)
 	if err != nil {
 		return nil, err
 	}
-	child := newEndpoint(e.proto, p.net, wq)
+	child := newBareEndpoint(e.proto, p.net, wq)
 	child.inherit(e)
 	child.mu.Lock()
 	child.passive, child.connectDone = true, true
@@ -225,10 +225,12 @@ func (e *Endpoint) discard() {
 func (e *Endpoint) inherit(from *Endpoint) {
 	from.mu.Lock()
 	e.settings, e.owner = from.settings, from.owner
+	e.settingsShared, from.settingsShared = true, true
 	from.unlock()
 	src, dst := &from.ops, &e.ops
 	// The handlers would lock e for what config will take from here anyway.
 	dst.InitHandler(&nicChecker{stack: e.stack}, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
+	dst.SetMulticastLoop(true)
 	dst.SetReuseAddress(src.GetReuseAddress())
 	dst.SetReusePort(src.GetReusePort())
 	dst.SetV6Only(src.GetV6Only())
@@ -272,7 +274,7 @@ func (e *Endpoint) inputEmbryo(now conn.Time, p *packet) {
 	}
 	e.adoptCookie(now, p)
 	if !l.queue.keep(e) {
-		e.stats.ReceiveErrors.ListenOverflowAckDrop.Increment()
+		e.stats.all().ReceiveErrors.ListenOverflowAckDrop.Increment()
 		e.proto.stats.ListenOverflowAckDrop.Increment()
 		e.refuse(p, conn.DropListenOverflow)
 		return

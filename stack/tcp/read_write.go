@@ -62,12 +62,12 @@ func (e *Endpoint) read(now conn.Time, dst io.Writer, peek bool) (int, tcpip.Err
 func (e *Endpoint) countReadError(err tcpip.Error) {
 	switch err.(type) {
 	case *tcpip.ErrClosedForReceive:
-		e.stats.ReadErrors.ReadClosed.Increment()
+		e.stats.all().ReadErrors.ReadClosed.Increment()
 	case *tcpip.ErrNotConnected:
-		e.stats.ReadErrors.NotConnected.Increment()
+		e.stats.all().ReadErrors.NotConnected.Increment()
 	case *tcpip.ErrWouldBlock:
 	default:
-		e.stats.ReadErrors.InvalidEndpointState.Increment()
+		e.stats.all().ReadErrors.InvalidEndpointState.Increment()
 	}
 }
 
@@ -128,12 +128,12 @@ func (e *Endpoint) write(now conn.Time, p tcpip.Payloader, opts tcpip.WriteOptio
 func (e *Endpoint) countWriteError(err tcpip.Error) {
 	switch err.(type) {
 	case *tcpip.ErrClosedForSend:
-		e.stats.WriteErrors.WriteClosed.Increment()
+		e.stats.all().WriteErrors.WriteClosed.Increment()
 	case *tcpip.ErrWouldBlock:
 	case *tcpip.ErrInvalidOptionValue, *tcpip.ErrBadBuffer:
-		e.stats.WriteErrors.InvalidArgs.Increment()
+		e.stats.all().WriteErrors.InvalidArgs.Increment()
 	default:
-		e.stats.WriteErrors.InvalidEndpointState.Increment()
+		e.stats.all().WriteErrors.InvalidEndpointState.Increment()
 	}
 }
 

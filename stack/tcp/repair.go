@@ -3,6 +3,7 @@ package tcp
 import (
 	"cmp"
 	"slices"
+	"sync"
 
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
@@ -46,6 +47,9 @@ func (e *Endpoint) SetRepair(m repair.Mode) (err error) {
 	}
 	for m == repair.On && e.sending {
 		// Packets made before are still on their way out.
+		if e.quiet == nil {
+			e.quiet = sync.NewCond(&e.mu)
+		}
 		e.quiet.Wait()
 	}
 	return nil
@@ -91,8 +95,10 @@ func (e *Endpoint) Drops() (d [conn.NumDropReasons]uint32) {
 	e.mu.Lock()
 	defer e.unlock()
 	d = *e.conn.Drops()
-	for i := range d {
-		d[i] += e.refused[i].Load()
+	if refused := e.refused.Load(); refused != nil {
+		for i := range d {
+			d[i] += refused[i].Load()
+		}
 	}
 	return d
 }

@@ -103,10 +103,11 @@ func (f *RepairFactory) restoreListener(p *protocol, snap *repair.Snapshot) (rep
 	}
 	e := f.endpoint(p, net)
 	e.mu.Lock()
-	e.settings.user.NoDelay, e.settings.user.Cork = snap.NoDelay, snap.Cork
+	user := &e.change().user
+	user.NoDelay, user.Cork = snap.NoDelay, snap.Cork
 	backlog := 1
 	if x := snap.Extra; x != nil {
-		e.settings.user = listenerOptions(e.settings.user, &x.Socket)
+		*user = listenerOptions(*user, &x.Socket)
 		backlog = int(min(x.Backlog, 1<<16))
 	}
 	err := e.bind(tcpip.FullAddress{NIC: f.NIC, Addr: addr, Port: snap.Local.Port()})

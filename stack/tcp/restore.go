@@ -179,7 +179,9 @@ func (e *Endpoint) settle(now conn.Time, s *settlement) error {
 	e.info.BindAddr = s.id.LocalAddress
 	e.started = true
 	e.connectDone = e.conn.State() != conn.StateSynSent
-	e.counted = *e.conn.Counters() // which the stack's have not seen, and shall not
+	// The stack's counters have not seen what was before, and shall not.
+	before := *e.conn.Counters()
+	e.counted = counted{total: before.Events(), events: &before}
 	e.gauges.enter(e.proto, e.conn.State())
 	e.kept = e.proto.places.fill(s.id)
 	return nil
@@ -242,7 +244,7 @@ func (g *gauges) enter(p *protocol, s conn.State) {
 // adopt takes the settings that a snapshot brought. e.mu is held, and e is
 // nobody else's yet.
 func (e *Endpoint) adopt(snap *repair.Snapshot) {
-	e.settings.user = e.conn.Options()
+	e.change().user = e.conn.Options()
 	e.writeShut = snap.FINQueued
 	rcv, snd := e.conn.Buffers()
 	e.ops.SetReceiveBufferSize(int64(rcv)*SegOverheadFactor, false)
@@ -259,8 +261,8 @@ func (e *Endpoint) adopt(snap *repair.Snapshot) {
 		return
 	}
 	e.ops.SetLinger(tcpip.LingerOption{Enabled: x.Socket.Linger, Timeout: max(x.Socket.LingerTimeout, 0)})
-	e.settings.rcvBufSet = x.Socket.RecvBuffer > 0 && x.Socket.RecvBufferMax == 0
-	e.settings.sndBufSet = x.Socket.SendBuffer > 0 && x.Socket.SendBufferMax == 0
+	e.change().rcvBufSet = x.Socket.RecvBuffer > 0 && x.Socket.RecvBufferMax == 0
+	e.change().sndBufSet = x.Socket.SendBuffer > 0 && x.Socket.SendBufferMax == 0
 	e.readShut = x.ReadShut
 	if x.Orphan {
 		e.userGone = true

@@ -33,8 +33,18 @@ type settings struct {
 	sndBufSet       bool
 }
 
-func defaultSettings(o *optionValues) settings {
-	return settings{
+// change returns the endpoint's settings to be changed. A connection shares its
+// listener's until either changes something. e.mu is held.
+func (e *Endpoint) change() *settings {
+	if e.settingsShared {
+		own := *e.settings
+		e.settings, e.settingsShared = &own, false
+	}
+	return e.settings
+}
+
+func defaultSettings(o *optionValues) *settings {
+	return &settings{
 		congestion: o.congestion,
 		user: conn.UserOptions{
 			NoDelay: !o.delay,

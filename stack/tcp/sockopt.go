@@ -16,7 +16,7 @@ func (e *Endpoint) SocketOptions() *tcpip.SocketOptions { return &e.ops }
 
 // setUser changes the options that the connection keeps. e.mu is held.
 func (e *Endpoint) setUser(now conn.Time, change func(*conn.UserOptions)) {
-	change(&e.settings.user)
+	change(&e.change().user)
 	if e.started {
 		e.conn.SetOptions(now, e.settings.user)
 	}
@@ -41,9 +41,9 @@ func (e *Endpoint) setInt(now conn.Time, opt tcpip.SockOptInt, v int) tcpip.Erro
 			e.setUser(now, func(o *conn.UserOptions) { o.Keepalive.Count = v })
 		}
 	case tcpip.IPv4TOSOption:
-		e.settings.tos = uint8(v) &^ ecnMask
+		e.change().tos = uint8(v) &^ ecnMask
 	case tcpip.IPv6TrafficClassOption:
-		e.settings.trafficClass = uint8(v) &^ ecnMask
+		e.change().trafficClass = uint8(v) &^ ecnMask
 	case tcpip.MaxSegOption:
 		if invalid = v != 0 && v < minMaxSeg || v > maxMaxSeg; !invalid {
 			e.setUser(now, func(o *conn.UserOptions) { o.MaxSegment = uint16(v) })
@@ -52,14 +52,14 @@ func (e *Endpoint) setInt(now conn.Time, opt tcpip.SockOptInt, v int) tcpip.Erro
 		if v < int(tcpip.PMTUDiscoveryWant) || v > int(tcpip.PMTUDiscoveryProbe) {
 			return &tcpip.ErrNotSupported{}
 		}
-		e.settings.mtuDiscover = mtuDiscovery(v)
+		e.change().mtuDiscover = mtuDiscovery(v)
 	case tcpip.IPv4TTLOption:
-		e.settings.ttl = uint8(v)
+		e.change().ttl = uint8(v)
 	case tcpip.IPv6HopLimitOption:
-		e.settings.hopLimit = uint8(max(v, 0)) // -1 is the default's name
+		e.change().hopLimit = uint8(max(v, 0)) // -1 is the default's name
 	case tcpip.TCPSynCountOption:
 		if invalid = v < 1 || v > math.MaxUint8; !invalid {
-			e.settings.synCount = v
+			e.change().synCount = v
 			e.conn.SetSYNRetries(v)
 		}
 	case tcpip.TCPWindowClampOption:
@@ -91,7 +91,7 @@ func (e *Endpoint) setClamp(now conn.Time, v int) tcpip.Error {
 func (e *Endpoint) GetSockOptInt(opt tcpip.SockOptInt) (v int, err tcpip.Error) {
 	e.mu.Lock()
 	defer e.unlock()
-	s := &e.settings
+	s := e.settings
 	switch opt {
 	case tcpip.KeepaliveCountOption:
 		return s.user.Keepalive.Count, nil
@@ -167,7 +167,7 @@ func (e *Endpoint) setOpt(now conn.Time, opt tcpip.SettableSocketOption) tcpip.E
 	case *tcpip.TCPLingerTimeoutOption:
 		e.setFinWait2(time.Duration(*v))
 	case *tcpip.TCPDeferAcceptOption:
-		e.settings.deferAccept = min(max(time.Duration(*v), 0), MaxRTO)
+		e.change().deferAccept = min(max(time.Duration(*v), 0), MaxRTO)
 	case *tcpip.SocketDetachFilterOption:
 		return nil
 	}
@@ -178,7 +178,7 @@ func (e *Endpoint) setCongestion(name string) tcpip.Error {
 	if _, err := cc.New(name, 1); err != nil || name == "" {
 		return &tcpip.ErrNoSuchFile{} // ENOENT, as Linux says
 	}
-	e.settings.congestion = name
+	e.change().congestion = name
 	if e.started {
 		e.conn.SetCongestion(e.proto.now(), name) // the name is known
 	}
@@ -194,14 +194,14 @@ func (e *Endpoint) setFinWait2(d time.Duration) {
 	if d < 0 {
 		d = -1
 	}
-	e.settings.finWait2 = d
+	e.change().finWait2 = d
 }
 
 // GetSockOpt implements tcpip.Endpoint.
 func (e *Endpoint) GetSockOpt(opt tcpip.GettableSocketOption) tcpip.Error {
 	e.mu.Lock()
 	defer e.unlock()
-	s := &e.settings
+	s := e.settings
 	switch v := opt.(type) {
 	case *tcpip.TCPInfoOption:
 		*v = e.tcpInfo()

@@ -54,7 +54,7 @@ func (e *Endpoint) OnSetSendBufferSize(v int64) int64 {
 	lim := e.proto.options.snapshot().sndBuf
 	v = min(max(v, int64(lim.Min)), int64(lim.Max))
 	e.do(func(now conn.Time) {
-		e.settings.sndBufSet = true
+		e.change().sndBufSet = true
 		if e.started {
 			e.conn.SetBuffers(now, 0, int(v))
 		}
@@ -68,7 +68,7 @@ func (e *Endpoint) OnSetReceiveBufferSize(v, _ int64) (int64, func()) {
 	lim := e.proto.options.snapshot().rcvBuf
 	v = min(max(v, int64(lim.Min)), int64(lim.Max))
 	e.do(func(now conn.Time) {
-		e.settings.rcvBufSet = true
+		e.change().rcvBufSet = true
 		if e.started {
 			e.conn.SetBuffers(now, max(int(v)/SegOverheadFactor, 1), 0)
 		}

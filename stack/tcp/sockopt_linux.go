@@ -19,7 +19,7 @@ func (e *Endpoint) SetNotSentLowat(n int64) (err tcpip.Error) {
 		return &tcpip.ErrInvalidOptionValue{}
 	}
 	e.do(func(now conn.Time) {
-		e.settings.notSentLowat = n
+		e.change().notSentLowat = n
 		e.setUser(now, func(o *conn.UserOptions) { o.NotSentLowat = e.notSentLowat() })
 	})
 	return nil

@@ -1,6 +1,8 @@
 package tcp
 
 import (
+	"sync/atomic"
+
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
@@ -60,7 +62,43 @@ type SendErrors struct {
 }
 
 // Stats implements tcpip.Endpoint. The result is a *Stats.
-func (e *Endpoint) Stats() tcpip.EndpointStats { return &e.stats }
+func (e *Endpoint) Stats() tcpip.EndpointStats { return e.stats.all() }
+
+// tally is an endpoint's Stats. Most endpoints never have anything to count but
+// segments, and nobody ever asks, so that all of it is there only from the
+// first error or question on.
+type tally struct {
+	full           atomic.Pointer[Stats]
+	received, sent atomic.Uint64 // what full does not have yet
+}
+
+// all returns the whole, which goes on counting.
+func (t *tally) all() *Stats {
+	s := t.full.Load()
+	if s == nil {
+		t.full.CompareAndSwap(nil, new(Stats))
+		s = t.full.Load()
+	}
+	s.SegmentsReceived.IncrementBy(t.received.Swap(0))
+	s.SegmentsSent.IncrementBy(t.sent.Swap(0))
+	return s
+}
+
+func (t *tally) countReceived() {
+	if s := t.full.Load(); s != nil {
+		s.SegmentsReceived.Increment()
+		return
+	}
+	t.received.Add(1)
+}
+
+func (t *tally) countSent(n uint64) {
+	if s := t.full.Load(); s != nil {
+		s.SegmentsSent.IncrementBy(n)
+		return
+	}
+	t.sent.Add(n)
+}
 
 // gauges remembers which of the stack's counters an endpoint is part of, so
 // that each is left as often as it was entered.
@@ -115,13 +153,29 @@ func (e *Endpoint) countEnd(from conn.State) {
 	}
 }
 
+// counted is what of a connection's events the stack's counters have. Most
+// connections have none of these, so they are kept only once there are.
+type counted struct {
+	total  uint64
+	events *conn.Counters
+}
+
 // countEvents adds to the stack's counters what the connection's have grown by
 // since the last time. e.mu is held.
 func (e *Endpoint) countEvents() {
-	now, was := e.conn.Counters(), &e.counted
-	if *now == *was {
-		return
+	now := e.conn.Counters()
+	if total := now.Events(); total != e.counted.total {
+		e.counted.total = total
+		e.countNews(now)
 	}
+}
+
+// countNews is countEvents when there are any.
+func (e *Endpoint) countNews(now *conn.Counters) {
+	if e.counted.events == nil {
+		e.counted.events = new(conn.Counters)
+	}
+	was := e.counted.events
 	s := &e.proto.stats
 	add := func(n, w uint64, to ...*tcpip.StatCounter) {
 		if n == w {
@@ -131,9 +185,9 @@ func (e *Endpoint) countEvents() {
 			c.IncrementBy(n - w)
 		}
 	}
-	add(now.Retransmits, was.Retransmits, s.Retransmits, &e.stats.SendErrors.Retransmits)
-	add(now.FastRetransmits, was.FastRetransmits, s.FastRetransmit, &e.stats.SendErrors.FastRetransmit)
-	add(now.Timeouts, was.Timeouts, s.Timeouts, &e.stats.SendErrors.Timeouts)
+	add(now.Retransmits, was.Retransmits, s.Retransmits, &e.stats.all().SendErrors.Retransmits)
+	add(now.FastRetransmits, was.FastRetransmits, s.FastRetransmit, &e.stats.all().SendErrors.FastRetransmit)
+	add(now.Timeouts, was.Timeouts, s.Timeouts, &e.stats.all().SendErrors.Timeouts)
 	add(now.SlowStartRetransmit, was.SlowStartRetransmit, s.SlowStartRetransmits)
 	add(now.FastRecoveries, was.FastRecoveries, s.FastRecovery)
 	add(now.SACKRecoveries, was.SACKRecoveries, s.SACKRecovery)
@@ -141,14 +195,14 @@ func (e *Endpoint) countEvents() {
 	add(now.SpuriousRecoveries+now.SpuriousTimeouts, was.SpuriousRecoveries+was.SpuriousTimeouts, s.SpuriousRecovery)
 	add(now.SpuriousTimeouts, was.SpuriousTimeouts, s.SpuriousRTORecovery)
 	add(now.DSACKs, was.DSACKs, s.SegmentsAckedWithDSACK)
-	add(now.ZeroWindows, was.ZeroWindows, &e.stats.ReceiveErrors.ZeroRcvWindowState)
+	add(now.ZeroWindows, was.ZeroWindows, &e.stats.all().ReceiveErrors.ZeroRcvWindowState)
 	*was = *now
 }
 
 // failedAttempt counts a connection that did not come to be.
 func (e *Endpoint) failedAttempt() {
 	e.proto.stats.FailedConnectionAttempts.Increment()
-	e.stats.FailedConnectionAttempts.Increment()
+	e.stats.all().FailedConnectionAttempts.Increment()
 }
 
 // DropCounts returns how many segments the TCP of a stack has refused, by

@@ -7,7 +7,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
-	"gvisor.dev/gvisor/pkg/waiter"
 
 	"github.com/tcprepair/ustack/stack/tcp/conn"
 )
@@ -135,7 +134,7 @@ func (l *listener) inputAck(p *packet) {
 		l.reset(p, conn.DropNoSocket)
 		return
 	}
-	child, err := e.newChild(p, new(waiter.Queue))
+	child, err := e.newChild(p, nil)
 	if err != nil {
 		e.failedAttempt()
 		p.release()
@@ -144,7 +143,7 @@ func (l *listener) inputAck(p *packet) {
 	child.embryo = l
 	if !l.queue.addKept(child) {
 		child.discard()
-		e.stats.ReceiveErrors.ListenOverflowAckDrop.Increment()
+		e.stats.all().ReceiveErrors.ListenOverflowAckDrop.Increment()
 		e.proto.stats.ListenOverflowAckDrop.Increment()
 		l.refuse(p, conn.DropListenOverflow)
 		return

@@ -50,4 +50,7 @@ func (e *Endpoint) onTimer() {
 	if e.conn.Deadline() <= now {
 		e.conn.Tick(now)
 	}
+	if e.conn.Deadline() == conn.Never {
+		e.timer.t = nil // an idle connection has none
+	}
 }

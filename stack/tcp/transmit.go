@@ -61,7 +61,7 @@ func (e *Endpoint) countSent(seg *conn.Segment) {
 			n = (size + uint64(seg.GSOSize) - 1) / uint64(seg.GSOSize)
 		}
 	}
-	e.stats.SegmentsSent.IncrementBy(n)
+	e.stats.countSent(n)
 	e.proto.countSent(seg.Flags, n)
 }
 
@@ -87,12 +87,12 @@ func (out *outbox) write(e *Endpoint) {
 			continue
 		}
 		e.proto.stats.SegmentSendErrors.Increment()
-		e.stats.SendErrors.SegmentSendToNetworkFailed.Increment()
+		e.stats.all().SendErrors.SegmentSendToNetworkFailed.Increment()
 		if syn {
-			e.stats.SendErrors.SynSendToNetworkFailed.Increment()
+			e.stats.all().SendErrors.SynSendToNetworkFailed.Increment()
 		}
 		if _, ok := err.(*tcpip.ErrHostUnreachable); ok {
-			e.stats.SendErrors.NoRoute.Increment()
+			e.stats.all().SendErrors.NoRoute.Increment()
 		}
 	}
 }

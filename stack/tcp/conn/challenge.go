@@ -14,8 +14,8 @@ type owed struct {
 	probe   probeKind
 	refusal bool // the peer's SYN is to be answered as in CLOSED
 	reset   bool
-	abort   bool    // the reset is ours to begin with, not an answer
-	rst     Segment // what it looks like
+	abort   bool // the reset is ours to begin with, not an answer
+	rst     rst  // what it looks like
 
 	synSends uint8 // how often our SYN has been sent
 	synSent  Time  // when last
@@ -25,6 +25,12 @@ type owed struct {
 	challenges    uint8
 	challengesTil Time // when the present second ends
 	outOfWindow   Time // when the last answer to an out-of-window segment was owed
+}
+
+// rst is what there is to the header of a RST.
+type rst struct {
+	seq, ack seqnum.Value
+	flags    header.TCPFlags
 }
 
 // probeKind is an empty segment below SND.UNA that makes the peer say where it
@@ -116,8 +122,8 @@ func (c *Conn) oweBeyond(now Time, n seqnum.Size) {
 // oweResetFor owes the RST that answers an unacceptable acknowledgement. The
 // connection itself stays as it is.
 func (c *Conn) oweResetFor(s *Segment) {
-	if rst, ok := Reset(s); ok {
-		c.owed.reset, c.owed.abort, c.owed.rst = true, false, rst
+	if r, ok := Reset(s); ok {
+		c.owed.reset, c.owed.abort, c.owed.rst = true, false, rst{r.Seq, r.Ack, r.Flags}
 	}
 }
 
@@ -125,7 +131,7 @@ func (c *Conn) oweResetFor(s *Segment) {
 // https://www.rfc-editor.org/rfc/rfc9293#section-3.10.5
 func (c *Conn) oweAbort() {
 	c.owed.reset, c.owed.abort = true, true
-	c.owed.rst = Segment{Seq: c.snd.nxt, Ack: c.rcv.nxt, Flags: header.TCPFlagRst | header.TCPFlagAck}
+	c.owed.rst = rst{c.snd.nxt, c.rcv.nxt, header.TCPFlagRst | header.TCPFlagAck}
 }
 
 // oweSYN owes our SYN, or SYN-ACK, from the start.

@@ -51,7 +51,7 @@ type Conn struct {
 
 	cfg   params
 	stats Counters
-	drops [NumDropReasons]uint32
+	drops *[NumDropReasons]uint32 // nil: all are zero
 }
 
 // sendVars are the send sequence variables of RFC 9293 section 3.3.1 and what
@@ -251,8 +251,17 @@ func (c *Conn) Events() Event {
 	return e
 }
 
-// Drops counts refused segments by reason. The array belongs to the connection.
-func (c *Conn) Drops() *[NumDropReasons]uint32 { return &c.drops }
+// Drops counts refused segments by reason. The array is not to be
+// written to.
+func (c *Conn) Drops() *[NumDropReasons]uint32 {
+	if c.drops == nil {
+		return &noDrops
+	}
+	return c.drops
+}
+
+// noDrops is for connections that have refused nothing.
+var noDrops [NumDropReasons]uint32
 
 // finSeq is the sequence number our FIN has or will have: after everything
 // that was written.

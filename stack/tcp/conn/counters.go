@@ -42,3 +42,14 @@ func (k *Counters) list() [numCounters]*uint64 {
 }
 
 const numCounters = 23
+
+// Events is a number that changes with each of the rare events: not those that
+// every segment is.
+func (k *Counters) Events() (sum uint64) {
+	const first = 6 // in the list: BytesRetransmitted
+	list := k.list()
+	for _, n := range list[first:] {
+		sum += *n
+	}
+	return sum
+}

@@ -13,10 +13,18 @@ func (c *Conn) Input(now Time, s *Segment) DropReason {
 	c.sendq.news = true
 	verdict := c.input(now, s)
 	if verdict != NotDropped {
-		c.drops[verdict]++
+		c.countDrop(verdict)
 	}
 	s.Release() // what the queues took is no longer in it
 	return verdict
+}
+
+// countDrop counts a refused segment. Most connections never refuse any.
+func (c *Conn) countDrop(r DropReason) {
+	if c.drops == nil {
+		c.drops = new([NumDropReasons]uint32)
+	}
+	c.drops[r]++
 }
 
 func (c *Conn) input(now Time, s *Segment) DropReason {

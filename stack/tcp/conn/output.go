@@ -33,7 +33,7 @@ func (c *Conn) output(now Time, out *Segment) bool {
 	}
 	if c.owed.reset {
 		c.owed.reset = false
-		*out = c.owed.rst
+		out.Seq, out.Ack, out.Flags = c.owed.rst.seq, c.owed.rst.ack, c.owed.rst.flags
 		if c.owed.abort {
 			c.options(now, &out.Options)
 		}

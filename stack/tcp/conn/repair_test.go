@@ -92,7 +92,7 @@ func TestFrozenIsSilentAndStill(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := fmt.Sprintf("%+v %v %v", c.snd, c.rcv, c.Info(w.now))
-			dropped := c.drops[DropSocketRepair]
+			dropped := c.Drops()[DropSocketRepair]
 			inputs := []Segment{
 				{Flags: header.TCPFlagAck, Payload: payload([]byte("data"))},
 				{Flags: header.TCPFlagAck},
@@ -118,7 +118,7 @@ func TestFrozenIsSilentAndStill(t *testing.T) {
 			if v := c.PathMTU(w.now, c.snd.una, 500); v != DropSocketRepair {
 				t.Errorf("ICMP too big: verdict %s", v)
 			}
-			if n := c.drops[DropSocketRepair] - dropped; n != uint32(len(inputs)) {
+			if n := c.Drops()[DropSocketRepair] - dropped; n != uint32(len(inputs)) {
 				t.Errorf("%d segments counted, want %d", n, len(inputs))
 			}
 			if d := c.Deadline(); d != Never {
@@ -179,7 +179,7 @@ func TestThawedStreamIsWhole(t *testing.T) {
 			if n := w.a.sent - inFlight; n != 0 {
 				t.Errorf("%d packets sent while frozen", n)
 			}
-			if w.a.c.drops[DropSocketRepair] == 0 {
+			if w.a.c.Drops()[DropSocketRepair] == 0 {
 				t.Error("nothing was dropped: the test did not test")
 			}
 			// Acknowledgements on their way when it froze may still have come.

@@ -17,6 +17,7 @@ import (
 // learns, however many holes there are.
 type scoreboard struct {
 	recs []record
+	mem  fifo[record] // of recs
 	scan seqnum.Value // first transmissions before it have been judged
 
 	rtxq []rtx          // retransmissions under way, oldest first
@@ -108,10 +109,11 @@ func (b *scoreboard) expect() delivery {
 const keptRecords = 16
 
 func (b *scoreboard) reset() {
-	*b = scoreboard{recs: b.recs[:0], rtxq: b.rtxq[:0], lost: b.lost[:0]}
-	if cap(b.recs) > keptRecords {
-		*b = scoreboard{}
+	if cap(b.rtxq) > keptRecords || cap(b.lost) > keptRecords {
+		b.rtxq, b.lost = nil, nil
 	}
+	recs := b.mem.empty(keptRecords)
+	*b = scoreboard{recs: recs, mem: b.mem, rtxq: b.rtxq[:0], lost: b.lost[:0]}
 }
 
 func (b *scoreboard) empty() bool { return len(b.recs) == 0 }
@@ -123,7 +125,7 @@ func (b *scoreboard) sent(now Time, seq seqnum.Value, n, mss uint32) {
 	}
 	for n > 0 {
 		size := min(n, mss)
-		b.recs = append(b.recs, record{seq: seq, size: size, sent: now})
+		b.recs = b.mem.push(b.recs, record{seq: seq, size: size, sent: now})
 		seq = seq.Add(seqnum.Size(size))
 		n -= size
 	}

@@ -13,7 +13,8 @@ import (
 // to the last, sent or not. Bytes are copied in once; every transmission, and
 // every repetition, refers to the same memory.
 type sendQueue struct {
-	chunks []chunk // consecutive
+	chunks []chunk     // consecutive
+	mem    fifo[chunk] // of chunks
 	start  seqnum.Value
 	end    seqnum.Value // where the next byte written goes, and then our FIN
 	max    int          // the send buffer's size, bytes
@@ -35,6 +36,9 @@ type chunk struct {
 }
 
 func (k *chunk) end() seqnum.Value { return k.start.Add(seqnum.Size(k.used)) }
+
+// keptChunks is how much room an empty queue keeps for their list.
+const keptChunks = 4
 
 const (
 	minChunk = 2 << 10
@@ -81,7 +85,7 @@ func (q *sendQueue) tail(n int) *chunk {
 			return k
 		}
 	}
-	q.chunks = append(q.chunks, chunk{start: q.end, view: buffer.NewViewSize(min(max(n, minChunk), maxChunk))})
+	q.chunks = q.mem.push(q.chunks, chunk{start: q.end, view: buffer.NewViewSize(min(max(n, minChunk), maxChunk))})
 	return &q.chunks[len(q.chunks)-1]
 }
 
@@ -146,7 +150,7 @@ func (q *sendQueue) ack(una seqnum.Value) {
 	}
 	q.chunks = q.chunks[done:]
 	if len(q.chunks) == 0 {
-		q.chunks = nil
+		q.chunks = q.mem.empty(keptChunks)
 	}
 }
 
@@ -155,6 +159,6 @@ func (q *sendQueue) release() {
 	for i := range q.chunks {
 		q.chunks[i].view.Release()
 	}
-	q.chunks, q.records = nil, nil
+	q.chunks, q.records, q.mem = nil, nil, fifo[chunk]{}
 	q.start = q.end
 }

@@ -71,7 +71,7 @@ func TestSubtleTimestampsWrap(t *testing.T) {
 	if v := w.a.c.tstamp.value(w.now); v > 1<<20 {
 		t.Errorf("no wrap: %d", v)
 	}
-	if w.a.c.drops[DropPAWS]+w.b.c.drops[DropPAWS] != 0 {
+	if w.a.c.Drops()[DropPAWS]+w.b.c.Drops()[DropPAWS] != 0 {
 		t.Error("PAWS drops")
 	}
 	t.Logf("%+v", *w.a.c.Counters())

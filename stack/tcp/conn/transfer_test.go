@@ -237,7 +237,7 @@ func TestDataAfterCloseResets(t *testing.T) {
 	w.run(time.Second, nil)
 	// a was in CLOSE-WAIT: it had read all there was, and can only learn that
 	// it cannot write (Linux tcp_reset: EPIPE).
-	if w.a.c.Err() != ErrClosedForSend || w.b.c.drops[DropAbortOnData] != 1 {
+	if w.a.c.Err() != ErrClosedForSend || w.b.c.Drops()[DropAbortOnData] != 1 {
 		t.Errorf("a: %v, b's drops %v", w.a.c.Err(), w.b.c.drops)
 	}
 }

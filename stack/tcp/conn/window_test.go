@@ -32,7 +32,7 @@ func TestTinySegmentsCannotPushTheWindow(t *testing.T) {
 	if got := c.recvq.size(); got > 106_250+2*unit || got < 100_000-unit {
 		t.Errorf("%d bytes taken into a buffer of 100000 with a unit of %d", got, unit)
 	}
-	if c.drops[DropZeroWindow] == 0 {
+	if c.Drops()[DropZeroWindow] == 0 {
 		t.Error("nothing was refused")
 	}
 }
