@@ -20,7 +20,7 @@ func (e *Endpoint) bind(addr tcpip.FullAddress) tcpip.Error {
 		return &tcpip.ErrAlreadyBound{}
 	}
 	bindAddr := addr.Addr
-	v6only := e.ops.GetV6Only()
+	v6only := e.options().GetV6Only()
 	addr, net, err := e.info.AddrNetProtoLocked(addr, v6only, true /* bind */)
 	if err != nil {
 		return err
@@ -55,10 +55,10 @@ func (e *Endpoint) placeFor(nets []tcpip.NetworkProtocolNumber) place {
 	return place{
 		nets: nets,
 		flags: ports.Flags{
-			LoadBalanced: e.ops.GetReusePort(),
-			TupleOnly:    e.ops.GetReuseAddress(),
+			LoadBalanced: e.options().GetReusePort(),
+			TupleOnly:    e.options().GetReuseAddress(),
 		},
-		device: tcpip.NICID(e.ops.GetBindToDevice()),
+		device: tcpip.NICID(e.options().GetBindToDevice()),
 	}
 }
 

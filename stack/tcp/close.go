@@ -87,7 +87,7 @@ func (e *Endpoint) close(now conn.Time) {
 		e.closeIdle()
 		return
 	}
-	linger := e.ops.GetLinger()
+	linger := e.options().GetLinger()
 	switch s := e.conn.State(); {
 	case s == conn.StateClosed:
 		e.conn.Release() // what had come before it ended, and was not read

@@ -99,7 +99,7 @@ func (e *Endpoint) failure() tcpip.Error {
 // connect takes what a connection needs and begins the handshake. After an
 // error the endpoint is as it was. e.mu is held.
 func (e *Endpoint) connect(now conn.Time, addr tcpip.FullAddress) tcpip.Error {
-	addr, net, err := e.info.AddrNetProtoLocked(addr, e.ops.GetV6Only(), false /* bind */)
+	addr, net, err := e.info.AddrNetProtoLocked(addr, e.options().GetV6Only(), false /* bind */)
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func (e *Endpoint) findRoute(nic, asked tcpip.NICID, to tcpip.Address, net tcpip
 // it to the routes. e.mu is held.
 func (e *Endpoint) outgoingNIC(asked tcpip.NICID) (tcpip.NICID, tcpip.Error) {
 	nic := asked
-	for _, n := range []tcpip.NICID{e.info.BindNICID, tcpip.NICID(e.ops.GetBindToDevice())} {
+	for _, n := range []tcpip.NICID{e.info.BindNICID, tcpip.NICID(e.options().GetBindToDevice())} {
 		if n == 0 {
 			continue
 		}

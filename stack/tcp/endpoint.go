@@ -26,7 +26,7 @@ type Endpoint struct {
 	wq     *waiter.Queue
 	ownWQ  waiter.Queue // what wq is, unless the user has brought one
 	number uint64
-	ops    tcpip.SocketOptions
+	ops    socketOptions
 	stats  tally
 	inbox  inbox
 
@@ -113,13 +113,15 @@ var (
 func newEndpoint(p *protocol, net tcpip.NetworkProtocolNumber, wq *waiter.Queue) *Endpoint {
 	e := newBareEndpoint(p, net, wq)
 	o := p.options.snapshot()
-	e.ops.InitHandler(&tcpip.DefaultSocketOptionsHandler{}, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
-	e.ops.SetMulticastLoop(true)
-	e.ops.SetQuickAck(true)
-	e.ops.SetDelayOption(o.delay)
-	e.ops.SetSendBufferSize(int64(o.sndBuf.Default), false)
-	e.ops.SetReceiveBufferSize(int64(o.rcvBuf.Default), false)
-	e.ops.InitHandler(e, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
+	ops := new(tcpip.SocketOptions)
+	ops.InitHandler(&tcpip.DefaultSocketOptionsHandler{}, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
+	ops.SetMulticastLoop(true)
+	ops.SetQuickAck(true)
+	ops.SetDelayOption(o.delay)
+	ops.SetSendBufferSize(int64(o.sndBuf.Default), false)
+	ops.SetReceiveBufferSize(int64(o.rcvBuf.Default), false)
+	ops.InitHandler(e, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
+	e.ops.own.Store(ops)
 	e.settings = defaultSettings(o)
 	return e
 }
@@ -326,15 +328,17 @@ func (e *Endpoint) publishState(s conn.State) {
 func (e *Endpoint) publishBuffers() {
 	rcv, snd := e.conn.Buffers()
 	if rcv != e.rcvBuf {
-		if e.rcvBuf != 0 {
-			e.ops.SetReceiveBufferSize(int64(rcv)*SegOverheadFactor, false)
+		if o := e.ops.own.Load(); e.rcvBuf != 0 && o != nil {
+			o.SetReceiveBufferSize(int64(rcv)*SegOverheadFactor, false)
 		}
+		e.ops.rcvTuned = e.rcvBuf != 0
 		e.rcvBuf = rcv
 	}
 	if snd != e.sndBuf {
-		if e.sndBuf != 0 {
-			e.ops.SetSendBufferSize(int64(snd), false)
+		if o := e.ops.own.Load(); e.sndBuf != 0 && o != nil {
+			o.SetSendBufferSize(int64(snd), false)
 		}
+		e.ops.sndTuned = e.sndBuf != 0
 		e.sndBuf = snd
 	}
 }

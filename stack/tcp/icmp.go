@@ -55,15 +55,15 @@ func mssFor(mtu uint32) uint16 {
 // queueErr records an ICMP error for a user that asked for it by IP_RECVERR or
 // IPV6_RECVERR. e.mu is held.
 func (e *Endpoint) queueErr(p *packet, err error) {
-	wanted := e.ops.GetIPv4RecvError()
+	wanted := e.options().GetIPv4RecvError()
 	if e.route != nil && e.route.NetProto() == header.IPv6ProtocolNumber {
-		wanted = e.ops.GetIPv6RecvError()
+		wanted = e.options().GetIPv6RecvError()
 	}
 	if !wanted {
 		return
 	}
 	id := e.info.ID
-	e.ops.QueueErr(&tcpip.SockError{
+	e.ownOptions().QueueErr(&tcpip.SockError{
 		Err:      tcpipError(err),
 		Cause:    p.icmp,
 		Dst:      tcpip.FullAddress{NIC: e.info.RegisterNICID, Addr: id.RemoteAddress, Port: id.RemotePort},

@@ -20,6 +20,8 @@ type listener struct {
 	// lastCookie is when a SYN was last answered with a cookie, zero if never.
 	// It is a conn.Time.
 	lastCookie atomic.Int64
+	// options are what the connections share of the listener's.
+	options atomic.Pointer[tcpip.SocketOptions]
 }
 
 // Listen implements tcpip.Endpoint. On a listener it changes the backlog.
@@ -227,24 +229,7 @@ func (e *Endpoint) inherit(from *Endpoint) {
 	e.settings, e.owner = from.settings, from.owner
 	e.settingsShared, from.settingsShared = true, true
 	from.unlock()
-	src, dst := &from.ops, &e.ops
-	// The handlers would lock e for what config will take from here anyway.
-	dst.InitHandler(&nicChecker{stack: e.stack}, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
-	dst.SetMulticastLoop(true)
-	dst.SetReuseAddress(src.GetReuseAddress())
-	dst.SetReusePort(src.GetReusePort())
-	dst.SetV6Only(src.GetV6Only())
-	dst.SetKeepAlive(src.GetKeepAlive())
-	dst.SetDelayOption(src.GetDelayOption())
-	dst.SetCorkOption(src.GetCorkOption())
-	dst.SetQuickAck(src.GetQuickAck())
-	dst.SetLinger(src.GetLinger())
-	dst.SetMark(src.GetMark())
-	dst.SetExperimentOptionValue(src.GetExperimentOptionValue())
-	dst.SetSendBufferSize(src.GetSendBufferSize(), false)
-	dst.SetReceiveBufferSize(src.GetReceiveBufferSize(), false)
-	dst.SetBindToDevice(src.GetBindToDevice())
-	dst.InitHandler(e, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
+	e.ops.shared = from.shareOptions()
 }
 
 // nicChecker is a socket-option handler that does nothing but know which

@@ -316,7 +316,7 @@ func (e *Endpoint) snapshot() (*repair.Snapshot, error) {
 		return nil, err
 	}
 	s.Local, s.Remote = e.flow()
-	if l := e.ops.GetLinger(); l.Enabled {
+	if l := e.options().GetLinger(); l.Enabled {
 		s.Extra.Socket.Linger, s.Extra.Socket.LingerTimeout = true, l.Timeout
 	}
 	s.Extra.Passive = e.passive

@@ -247,20 +247,20 @@ func (e *Endpoint) adopt(snap *repair.Snapshot) {
 	e.change().user = e.conn.Options()
 	e.writeShut = snap.FINQueued
 	rcv, snd := e.conn.Buffers()
-	e.ops.SetReceiveBufferSize(int64(rcv)*SegOverheadFactor, false)
-	e.ops.SetSendBufferSize(int64(snd), false)
+	e.options().SetReceiveBufferSize(int64(rcv)*SegOverheadFactor, false)
+	e.options().SetSendBufferSize(int64(snd), false)
 	u := &e.settings.user
 	// The handlers would lock e for what the connection has already.
-	e.ops.InitHandler(&nicChecker{stack: e.stack}, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
-	defer e.ops.InitHandler(e, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
-	e.ops.SetKeepAlive(u.Keepalive.On)
-	e.ops.SetDelayOption(!u.NoDelay)
-	e.ops.SetCorkOption(u.Cork)
+	e.options().InitHandler(&nicChecker{stack: e.stack}, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
+	defer e.options().InitHandler(e, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
+	e.options().SetKeepAlive(u.Keepalive.On)
+	e.options().SetDelayOption(!u.NoDelay)
+	e.options().SetCorkOption(u.Cork)
 	x := snap.Extra
 	if x == nil {
 		return
 	}
-	e.ops.SetLinger(tcpip.LingerOption{Enabled: x.Socket.Linger, Timeout: max(x.Socket.LingerTimeout, 0)})
+	e.options().SetLinger(tcpip.LingerOption{Enabled: x.Socket.Linger, Timeout: max(x.Socket.LingerTimeout, 0)})
 	e.change().rcvBufSet = x.Socket.RecvBuffer > 0 && x.Socket.RecvBufferMax == 0
 	e.change().sndBufSet = x.Socket.SendBuffer > 0 && x.Socket.SendBufferMax == 0
 	e.readShut = x.ReadShut

@@ -86,7 +86,7 @@ func (e *Endpoint) configFor(numbers flowNumbers) conn.Config {
 		RcvBuf:           rcvBuf,
 		RcvBufMax:        rcvMax,
 		ScaleFor:         scaleFor,
-		SndBuf:           max(int(e.ops.GetSendBufferSize()), 1),
+		SndBuf:           max(int(e.options().GetSendBufferSize()), 1),
 		WindowScaling:    !o.tuning.NoWindowScaling,
 		Timestamps:       !o.tuning.NoTimestamps,
 		ECN:              o.tuning.ecn(e.passive),
@@ -132,7 +132,7 @@ func (p *protocol) invalidRateLimit() time.Duration {
 // may raise it (0: not at all), and the buffer that its window scale is for,
 // all in bytes. e.mu is held.
 func (e *Endpoint) receiveBuffer(o *optionValues) (size, most, scaleFor int) {
-	scaleFor = int(e.ops.GetReceiveBufferSize())
+	scaleFor = int(e.options().GetReceiveBufferSize())
 	size = max(scaleFor/SegOverheadFactor, 1)
 	if o.moderate && !e.settings.rcvBufSet {
 		most = o.rcvBuf.Max / SegOverheadFactor

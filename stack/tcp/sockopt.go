@@ -11,9 +11,6 @@ import (
 	"github.com/tcprepair/ustack/stack/tcp/conn"
 )
 
-// SocketOptions implements tcpip.Endpoint.
-func (e *Endpoint) SocketOptions() *tcpip.SocketOptions { return &e.ops }
-
 // setUser changes the options that the connection keeps. e.mu is held.
 func (e *Endpoint) setUser(now conn.Time, change func(*conn.UserOptions)) {
 	change(&e.change().user)

@@ -58,7 +58,7 @@ func (e *Endpoint) replyParams() replyParams {
 		tos:          e.settings.tos,
 		trafficClass: e.settings.trafficClass,
 		owner:        e.owner,
-		mark:         e.ops.GetMark(),
+		mark:         e.options().GetMark(),
 	}
 }
 

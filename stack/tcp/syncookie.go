@@ -90,7 +90,7 @@ func (l *listener) sendCookie(p *packet) {
 		Seq:    e.proto.secrets.makeCookie(p.id, p.seg.Seq, cookieCount(now), mssIndex(peerMSS)),
 		Ack:    p.seg.Seq + 1,
 		Flags:  header.TCPFlagSyn | header.TCPFlagAck,
-		Window: uint16(min(e.ops.GetReceiveBufferSize()/SegOverheadFactor, 0xffff)),
+		Window: uint16(min(e.options().GetReceiveBufferSize()/SegOverheadFactor, 0xffff)),
 	}
 
 	e.mu.Lock()

@@ -29,8 +29,8 @@ func (e *Endpoint) pull(now conn.Time, out *outbox) {
 	if !e.started || e.released {
 		return
 	}
-	h := outHeader{id: e.info.ID, route: e.route, owner: e.owner, mark: e.ops.GetMark()}
-	if e.ops.GetExperimentOptionValue() != 0 {
+	h := outHeader{id: e.info.ID, route: e.route, owner: e.owner, mark: e.options().GetMark()}
+	if e.options().GetExperimentOptionValue() != 0 {
 		h.extension = experimentLength
 	}
 	var seg conn.Segment
@@ -118,7 +118,7 @@ func (e *Endpoint) networkParams() stack.NetworkHeaderParams {
 	if p.TTL == 0 {
 		p.TTL = e.route.DefaultTTL()
 	}
-	if v := e.ops.GetExperimentOptionValue(); v != 0 && passesExperimentOption(e.stack, e.route.NICID()) {
+	if v := e.options().GetExperimentOptionValue(); v != 0 && passesExperimentOption(e.stack, e.route.NICID()) {
 		p.ExperimentOptionValue = v
 	}
 	return p

@@ -1,0 +1,107 @@
+package tcp
+
+import (
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+)
+
+// socketOptions are an endpoint's tcpip.SocketOptions. A connection that a
+// listener made does with a copy of the listener's that it shares with others,
+// until somebody asks for its own.
+type socketOptions struct {
+	own    atomic.Pointer[tcpip.SocketOptions]
+	shared *tcpip.SocketOptions // not to be written to; nil: own is there
+	// Whether auto-tuning has changed a buffer's size since.
+	rcvTuned, sndTuned bool
+}
+
+// options returns the endpoint's options to be read.
+func (e *Endpoint) options() *tcpip.SocketOptions {
+	if o := e.ops.own.Load(); o != nil {
+		return o
+	}
+	return e.ops.shared
+}
+
+// ownOptions returns the endpoint's options to be changed. e.mu is held.
+func (e *Endpoint) ownOptions() *tcpip.SocketOptions {
+	if o := e.ops.own.Load(); o != nil {
+		return o
+	}
+	o := e.copyOptions(e.ops.shared)
+	if e.ops.rcvTuned {
+		o.SetReceiveBufferSize(int64(e.rcvBuf)*SegOverheadFactor, false)
+	}
+	if e.ops.sndTuned {
+		o.SetSendBufferSize(int64(e.sndBuf), false)
+	}
+	e.ops.own.Store(o)
+	return o
+}
+
+// SocketOptions implements tcpip.Endpoint.
+func (e *Endpoint) SocketOptions() *tcpip.SocketOptions {
+	if o := e.ops.own.Load(); o != nil {
+		return o
+	}
+	e.mu.Lock()
+	defer e.letGo()
+	return e.ownOptions()
+}
+
+// shareOptions returns the endpoint's options as they are now, for connections
+// of its.
+func (e *Endpoint) shareOptions() *tcpip.SocketOptions {
+	src := e.options()
+	l := e.listening.Load()
+	if l == nil {
+		return src // a forwarder's, which is done with
+	}
+	o := l.options.Load()
+	if o == nil || !sameOptions(o, src) {
+		o = e.copyOptions(src)
+		l.options.Store(o)
+	}
+	return o
+}
+
+// copyOptions copies what a listener's connections have from it.
+func (e *Endpoint) copyOptions(src *tcpip.SocketOptions) *tcpip.SocketOptions {
+	dst := new(tcpip.SocketOptions)
+	// The handlers would lock e for what its settings have already.
+	dst.InitHandler(&nicChecker{stack: e.stack}, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
+	dst.SetMulticastLoop(true)
+	dst.SetReuseAddress(src.GetReuseAddress())
+	dst.SetReusePort(src.GetReusePort())
+	dst.SetV6Only(src.GetV6Only())
+	dst.SetKeepAlive(src.GetKeepAlive())
+	dst.SetDelayOption(src.GetDelayOption())
+	dst.SetCorkOption(src.GetCorkOption())
+	dst.SetQuickAck(src.GetQuickAck())
+	dst.SetLinger(src.GetLinger())
+	dst.SetMark(src.GetMark())
+	dst.SetExperimentOptionValue(src.GetExperimentOptionValue())
+	dst.SetSendBufferSize(src.GetSendBufferSize(), false)
+	dst.SetReceiveBufferSize(src.GetReceiveBufferSize(), false)
+	dst.SetBindToDevice(src.GetBindToDevice())
+	dst.InitHandler(e, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
+	return dst
+}
+
+// sameOptions reports whether copyOptions would find the same in both.
+func sameOptions(a, b *tcpip.SocketOptions) bool {
+	return a.GetReuseAddress() == b.GetReuseAddress() &&
+		a.GetReusePort() == b.GetReusePort() &&
+		a.GetV6Only() == b.GetV6Only() &&
+		a.GetKeepAlive() == b.GetKeepAlive() &&
+		a.GetDelayOption() == b.GetDelayOption() &&
+		a.GetCorkOption() == b.GetCorkOption() &&
+		a.GetQuickAck() == b.GetQuickAck() &&
+		a.GetLinger() == b.GetLinger() &&
+		a.GetMark() == b.GetMark() &&
+		a.GetExperimentOptionValue() == b.GetExperimentOptionValue() &&
+		a.GetSendBufferSize() == b.GetSendBufferSize() &&
+		a.GetReceiveBufferSize() == b.GetReceiveBufferSize() &&
+		a.GetBindToDevice() == b.GetBindToDevice()
+}
