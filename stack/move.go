@@ -3,6 +3,7 @@ package stack
 import (
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/tcprepair/ustack/stack/repair"
@@ -58,6 +59,35 @@ func (s *Stack) Restore(snap *repair.Snapshot) (*Conn, error) {
 	}
 	r := sock.(*tcp.RepairSocket)
 	return s.newConn(r.Endpoint(), r.WaiterQueue())
+}
+
+// Checkpoint freezes the listener and reads it out, with the connections that
+// nobody has accepted: half-open ones too. They are all silent and still until
+// Resume, or Close, which leaves tombstones where the connections were.
+func (l *Listener) Checkpoint() (*repair.Snapshot, error) { return l.ep.Repair().Snapshot() }
+
+// Resume ends what Checkpoint began.
+func (l *Listener) Resume() error { return repair.Resume(l.ep.Repair(), repair.Off) }
+
+// RestoreListener sets a listener down with the connections that nobody has
+// accepted. It is frozen: Resume lets it go. After an error, which wraps one of
+// package repair's, nothing has changed.
+func (s *Stack) RestoreListener(snap *repair.Snapshot) (*Listener, error) {
+	if snap.State != repair.StateListen {
+		return nil, fmt.Errorf("restore: %w: a connection is not a listener", repair.ErrState)
+	}
+	sock, err := repair.Restore(s.places(), snap)
+	if err != nil {
+		return nil, err
+	}
+	r := sock.(*tcp.RepairSocket)
+	l := &Listener{stack: s, ep: r.Endpoint(), wq: r.WaiterQueue(), addr: snap.Local}
+	l.acc.init(l.wq, readEvents)
+	if !s.track(l) {
+		l.end()
+		return nil, net.ErrClosed
+	}
+	return l, nil
 }
 
 // Reserve keeps the place of a connection that is to be restored, for at most

@@ -84,3 +84,63 @@ func TestRestoreRefusesListener(t *testing.T) {
 		t.Errorf("a listener was restored as a connection: %v, want %v", err, repair.ErrState)
 	}
 }
+
+// A listener moves with a connection that nobody has accepted.
+func TestMoveListener(t *testing.T) {
+	s := newLoopback(t)
+	l, err := s.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := s.Dial(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err := client.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	snap, err := l.Checkpoint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	snap.Release()
+	if snap, err = l.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	if len(snap.Children) != 1 {
+		t.Fatalf("%d connections wait", len(snap.Children))
+	}
+	if _, err := s.RestoreListener(snap); !errors.Is(err, repair.ErrAddrInUse) {
+		t.Errorf("restored beside itself: %v, want %v", err, repair.ErrAddrInUse)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.RestoreListener(snap.Children[0]); !errors.Is(err, repair.ErrState) {
+		t.Errorf("a connection restored as a listener: %v, want %v", err, repair.ErrState)
+	}
+	moved, err := s.RestoreListener(snap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer moved.Close()
+	if moved.Addr().String() != l.Addr().String() {
+		t.Errorf("it listens on %s, was on %s", moved.Addr(), l.Addr())
+	}
+	if err := moved.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	server, err := moved.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(server, b); err != nil || string(b) != "hello" {
+		t.Errorf("%q, %v", b, err)
+	}
+}

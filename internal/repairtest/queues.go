@@ -116,7 +116,11 @@ func duplicate(t *testing.T, lab *Lab) {
 		want(t, "bind", err, repair.ErrAddrInUse)
 		return
 	}
+	must(t, "the send queue's beginning", s.SetQueueSeq(repair.SendQueue, 77))
 	want(t, "connect", s.Connect(lab.Remote), repair.ErrAddrInUse)
+	if seq, err := s.QueueSeq(repair.SendQueue); err != nil || seq != 77 {
+		t.Errorf("after the refusal the send queue begins at %d (%v), was set to 77", seq, err)
+	}
 }
 
 // Closing in repair tells the peer nothing.

@@ -103,6 +103,8 @@ func (f *RepairFactory) restoreListener(p *protocol, snap *repair.Snapshot) (rep
 	}
 	e := f.endpoint(p, net)
 	e.mu.Lock()
+	// What is left here of its connections does not keep it away.
+	e.ownOptions().SetReuseAddress(true)
 	user := &e.change().user
 	user.NoDelay, user.Cork = snap.NoDelay, snap.Cork
 	backlog := 1

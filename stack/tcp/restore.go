@@ -168,9 +168,7 @@ func (e *Endpoint) settle(now conn.Time, s *settlement) error {
 	}
 	place, failed := e.settleAt(s)
 	if failed != nil {
-		e.conn.Release()
-		e.conn = conn.Conn{}
-		e.conn.SetRepair(now, repair.On) // as it was, or as good as gone
+		e.unsettle(now)
 		undo()
 		return failed
 	}
@@ -185,6 +183,19 @@ func (e *Endpoint) settle(now conn.Time, s *settlement) error {
 	e.gauges.enter(e.proto, e.conn.State())
 	e.kept = e.proto.places.fill(s.id)
 	return nil
+}
+
+// unsettle makes the endpoint's connection what it was before settle: unused,
+// frozen, with the queues' beginnings that were chosen. e.mu is held.
+func (e *Endpoint) unsettle(now conn.Time) {
+	e.conn.Release()
+	send, _ := e.conn.QueueSeq(repair.SendQueue)
+	recv, _ := e.conn.QueueSeq(repair.RecvQueue)
+	e.conn = conn.Conn{}
+	// None of these can fail on an unused connection.
+	_ = e.conn.SetRepair(now, repair.On)
+	_ = e.conn.SetQueueSeq(repair.SendQueue, send)
+	_ = e.conn.SetQueueSeq(repair.RecvQueue, recv)
 }
 
 // settleAt takes the port and the place in the stack's table.
