@@ -112,6 +112,7 @@ var infoFields = map[string]func(*conn.Info) value{
 	"rcv_wnd":        func(i *conn.Info) value { return i.RcvWnd },
 	"notsent_bytes":  func(i *conn.Info) value { return int64(i.Unsent) },
 	"reord_seen":     func(i *conn.Info) value { return bit(i.Reordering, 1) },
+	"reordering":     func(i *conn.Info) value { return int64(i.ReorderingDegree) },
 	"total_retrans":  func(i *conn.Info) value { return int64(i.Counters.Retransmits) },
 	"delivered":      func(i *conn.Info) value { return int64(i.Counters.Delivered) },
 	"bytes_acked":    func(i *conn.Info) value { return int64(i.Counters.BytesAcked) },

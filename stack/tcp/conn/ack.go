@@ -40,6 +40,7 @@ func (c *Conn) ack(now Time, s *Segment) {
 	c.sampleRTT(now, s, &d, advanced)
 	empty := !advanced && !windowed && d.bytes == 0 && s.Len() == 0 && s.Options.NumSACK == 0
 	c.tailAcked(now, s.Ack, dsack, d.bytes > 0, empty)
+	c.loss.rack.measure(&d, c.segmentSize())
 	if c.cfg.rack {
 		c.loss.rack.update(s.arrival(now), &d, c.rtt.min)
 	}
@@ -79,6 +80,7 @@ func (c *Conn) oldAck(now Time, s *Segment) {
 	if d.bytes == 0 {
 		return
 	}
+	c.loss.rack.measure(&d, c.segmentSize())
 	if c.cfg.rack {
 		c.loss.rack.update(s.arrival(now), &d, c.rtt.min)
 	}
@@ -237,15 +239,14 @@ func (c *Conn) recover(now Time, s *Segment, d *delivery, advanced bool) (undone
 // by what is acknowledged; but after reordering, only by what nothing has told of
 // before (Linux counts so always). found is the phase that the acknowledgement found.
 func (c *Conn) control(now Time, s *Segment, d *delivery, flight int64, lost bool, found phase) {
-	if c.takeECE(now, s) {
-		return
-	}
+	reduced := c.takeECE(now, s, d.bytes)
 	switch c.loss.phase {
 	case phaseRecovery, phaseCWR:
-		c.loss.prr.update(d.bytes, c.flight(), c.segmentSize(), d.acked > 0 && !lost)
+		safe := d.acked > 0 && !lost && !(c.cfg.ecn && s.Has(header.TCPFlagEce))
+		c.loss.prr.update(d.bytes, c.flight(), c.segmentSize(), safe)
 		return
 	}
-	if d.acked == 0 {
+	if d.acked == 0 || reduced {
 		return
 	}
 	var rtt time.Duration

@@ -42,8 +42,9 @@ func (c *Conn) takeCE(s *Segment) {
 }
 
 // takeECE reduces the window once for each window of data in which the peer
-// echoes a mark. It reports whether it did.
-func (c *Conn) takeECE(now Time, s *Segment) bool {
+// echoes a mark. It reports whether it did. news is what the acknowledgement
+// delivered.
+func (c *Conn) takeECE(now Time, s *Segment, news int64) bool {
 	e := &c.ecn
 	if e.heeded && e.until.LessThan(s.Ack) {
 		e.heeded = false
@@ -51,7 +52,7 @@ func (c *Conn) takeECE(now Time, s *Segment) bool {
 	if !c.cfg.ecn || !s.Has(header.TCPFlagEce) || c.loss.phase >= phaseCWR || e.heeded {
 		return false
 	}
-	c.reduce(now, phaseCWR, cc.ECN, 0)
+	c.reduce(now, phaseCWR, cc.ECN, news)
 	// The CWR goes out with data that begins at SND.NXT: the acknowledgement of
 	// exactly that still echoes the mark.
 	e.heeded, e.until = true, c.snd.nxt

@@ -5,9 +5,25 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
 )
 
 func withECN(a, b *Config) { a.ECN, b.ECN = true, true }
+
+// The acknowledgement that echoes a mark delivers, and as much may go. It is no
+// sign that all is well, so not more.
+// https://www.rfc-editor.org/rfc/rfc9937#section-6.2
+func TestMarkedDeliveryLetsOneGo(t *testing.T) {
+	s := newScripted(t, func(c *Config) { c.ECN, c.Congestion = true, "cubic" })
+	size := s.c.segmentSize()
+	s.write(4 * size)
+	s.drain()
+	g := s.seg(header.TCPFlagEce, s.c.snd.una.Add(seqnum.Size(size)), "")
+	s.in(g)
+	if got, want := int(s.c.cwnd()), 4*size; got != want || s.c.loss.phase != phaseCWR {
+		t.Errorf("phase %d, window %d, want %d and %d", s.c.loss.phase, got, phaseCWR, want)
+	}
+}
 
 // One mark reduces the window once, is echoed until CWR, and CWR is said once.
 func TestOneMarkReducesOnce(t *testing.T) {

@@ -45,7 +45,7 @@ type lossState struct {
 
 func (l *lossState) init(iss seqnum.Value) {
 	*l = lossState{point: iss, round: iss, usage: windowUsage{until: iss}}
-	l.rack.steps = 1
+	l.rack.steps, l.rack.degree = 1, dupThresh
 }
 
 // flight is how many bytes are in the network: sent, and neither acknowledged,

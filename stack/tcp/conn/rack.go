@@ -14,12 +14,14 @@ type rackState struct {
 	reordered bool  // the path has been seen to reorder
 	steps     uint8 // reordering window in quarters of the least round trip, 1..
 	persist   uint8 // recoveries for which steps is kept
+	degree    int   // how many segments one was late by at most, 3..maxDegree
 	dsackAt   seqnum.Value
 	dsackSeen bool // a DSACK in this round trip widened the window already
 }
 
 const (
 	rackMaxSteps = 255
+	maxDegree    = 300 // Linux tcp_max_reordering
 	rackPersist  = 16 // RFC 8985 section 6.2 step 4
 	dupThresh    = 3  // RFC 5681
 	// clockGranularity is added to a reordering window, lest on a path shorter
@@ -44,6 +46,13 @@ func (k *rackState) update(now Time, d *delivery, least time.Duration) {
 	if !k.last.valid || last.after(k.last.at, k.last.end) {
 		k.last = last
 	}
+}
+
+// measure notes how late an original was, in segments (Linux tcpi_reordering). It
+// is told to the user; RACK goes by time.
+func (k *rackState) measure(d *delivery, size int) {
+	n := (d.late + int64(size) - 1) / int64(size)
+	k.degree = int(min(max(int64(k.degree), n), maxDegree))
 }
 
 // widen reacts to a DSACK: a segment was called lost too early.

@@ -90,6 +90,7 @@ type delivery struct {
 	repeated  bool   // a segment that was retransmitted was acknowledged
 	resent    Time   // when such a one last was
 	reordered bool   // an original lay below the highest delivered before it
+	late      int64  // how far, in bytes, the lowest of them
 	last      moment // the last sent of all that was delivered
 	lastEver  bool   // that one had been retransmitted
 	once      moment // the last sent of what was never retransmitted
@@ -210,6 +211,7 @@ func (b *scoreboard) note(r *record, d *delivery) {
 	d.original = true
 	if d.sacked && r.end().LessThan(d.high) {
 		d.reordered = true
+		d.late = max(d.late, int64(r.seq.Size(d.high)))
 	}
 }
 

@@ -248,6 +248,29 @@ func TestOldAcknowledgementWithSACK(t *testing.T) {
 	}
 }
 
+// The degree of reordering is the distance from the highest that was SACKed to
+// the lowest that came after it without a retransmission.
+func TestReorderingDegree(t *testing.T) {
+	for _, tune := range []func(*Config){func(*Config) {}, noRACK} {
+		tr := newTrace(t, 20, tune)
+		for _, step := range []struct {
+			sacks [][2]int
+			want  int
+		}{
+			{[][2]int{{2, 3}}, 3},
+			{[][2]int{{2, 3}, {8, 9}}, 3},
+			{[][2]int{{2, 3}, {7, 9}}, 3},         // late by 2
+			{[][2]int{{2, 4}, {7, 9}}, 6},         // 8:9 before 3:4
+			{[][2]int{{2, 4}, {7, 9}, {5, 6}}, 6}, // a smaller distance changes nothing
+		} {
+			tr.ack(0, step.sacks...)
+			if got := tr.c.Info(tr.now).ReorderingDegree; got != step.want {
+				t.Errorf("after %v: %d, want %d", step.sacks, got, step.want)
+			}
+		}
+	}
+}
+
 // The window grows by what an acknowledgement newly tells of, not by what
 // selective or duplicate acknowledgements told of before.
 func TestGrowthCountsDeliveriesOnce(t *testing.T) {
