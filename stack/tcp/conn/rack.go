@@ -22,8 +22,8 @@ type rackState struct {
 const (
 	rackMaxSteps = 255
 	maxDegree    = 300 // Linux tcp_max_reordering
-	rackPersist  = 16 // RFC 8985 section 6.2 step 4
-	dupThresh    = 3  // RFC 5681
+	rackPersist  = 16  // RFC 8985 section 6.2 step 4
+	dupThresh    = 3   // RFC 5681
 	// clockGranularity is added to a reordering window, lest on a path shorter
 	// than the clock's tick everything sent in one tick be judged by it.
 	clockGranularity = time.Microsecond
