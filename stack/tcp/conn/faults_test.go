@@ -230,3 +230,21 @@ func TestOrphanBeforeAClosedWindowEnds(t *testing.T) {
 		}
 	}
 }
+
+// Nor is one in FIN-WAIT-2, by keepalives or window updates.
+func TestOrphanInFinWait2Ends(t *testing.T) {
+	s := newScripted(t)
+	s.c.Close(s.now)
+	s.drain()
+	start := s.now
+	for s.c.State() != StateClosed && s.now.Sub(start) < time.Hour {
+		s.wnd++
+		s.in(s.seg(0, s.c.snd.nxt, ""))
+		s.drain()
+		s.tick(s.now.Add(time.Second))
+		s.drain()
+	}
+	if took := s.now.Sub(start); took > 2*time.Minute {
+		t.Errorf("still %s after %v", s.c.State(), took)
+	}
+}
