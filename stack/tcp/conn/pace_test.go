@@ -93,7 +93,6 @@ func TestPacingIsOffByDefault(t *testing.T) {
 	}
 
 	w = pacedWorld(t, true)
-	list = w.sendings()
 	w.a.write(w, noise(int(w.a.c.cc.Window()), 2))
 	w.run(0, nil)
 	if w.a.c.unsent() == 0 || !w.a.c.timers.running(timerPace) {
