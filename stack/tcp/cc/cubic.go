@@ -67,17 +67,22 @@ func (c *cubic) OnAck(a Ack) {
 		return
 	}
 	n := clampAcked(a.Acked)
+	// Of what ends slow start, and begins the stage of congestion avoidance that
+	// follows, nothing was sent in that stage, at whose beginning W_cubic and
+	// W_est are the window as it is.
+	fresh := c.elapsed == noEpoch && c.wmax == 0
 	if c.cwnd < c.ssthresh {
-		c.startSlowly(n)
-		return
+		if n = c.startSlowly(n); c.cwnd < c.ssthresh || fresh {
+			return
+		}
 	}
 	if c.elapsed == noEpoch {
-		// Of what this acknowledges nothing was sent in the stage, at whose
-		// beginning W_cubic and W_est are the window as it is.
-		c.begin(mss)
-		return
+		if c.begin(mss); fresh {
+			return
+		}
+	} else {
+		c.elapsed = min(c.elapsed+passed, maxElapsed)
 	}
-	c.elapsed = min(c.elapsed+passed, maxElapsed)
 	rtt := a.SRTT
 	if rtt <= 0 {
 		rtt = a.RTT
@@ -97,12 +102,12 @@ func (c *cubic) advance(now int64) (passed int64) {
 }
 
 // startSlowly is slow start, standard or conservative.
-func (c *cubic) startSlowly(n int64) {
+func (c *cubic) startSlowly(n int64) (left int64) {
 	if c.ssthresh == Unlimited && c.hystart.css() {
 		c.owed += n
 		n, c.owed = c.owed/cssGrowthDivisor, c.owed%cssGrowthDivisor
 	}
-	c.slowStart(n)
+	return c.slowStart(n)
 }
 
 // begin begins a stage of congestion avoidance at the present window.

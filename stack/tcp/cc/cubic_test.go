@@ -360,9 +360,9 @@ func TestCubicWithoutSRTT(t *testing.T) {
 	}
 }
 
-// The acknowledgement that ends slow start is slow start's alone, and the one
-// that begins congestion avoidance, whatever it covers, was not earned in it:
-// growth begins a round trip after slow start has ended.
+// After a timeout the acknowledgement that ends slow start is slow start's alone,
+// and the one that begins congestion avoidance, whatever it covers, was not
+// earned in it: growth begins a round trip after slow start has ended.
 func TestStageBeginsWithoutGrowth(t *testing.T) {
 	c, err := New("cubic", mss)
 	if err != nil {
