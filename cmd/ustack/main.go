@@ -35,7 +35,7 @@ type cli struct {
 	Snapshot snapshotCmd `cmd:"" help:"Work on snapshots of connections in files: show them, convert them."`
 	Drops    dropsCmd    `cmd:"" help:"Count the segments a running stack refused, by reason."`
 	Status   statusCmd   `cmd:"" help:"Describe a running stack."`
-	Demo     demoCmd     `cmd:"" help:"Show what it does: a download, an echo, and an upload frozen midway that loses nothing."`
+	Demo     demoCmd     `cmd:"" help:"Show what it does, in network namespaces of its own."`
 	Drill    drillCmd    `cmd:"" help:"Run packetdrill scripts against the TCP, in virtual time."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }

@@ -1,6 +1,7 @@
 // Package demo is what `ustack demo` runs: the daemon on a real TAP device with
 // the Linux kernel's TCP as its peer, in namespaces of their own; a download, an
-// echo, and an upload that is frozen midway and loses nothing.
+// echo, and an upload that is frozen midway and loses nothing. And what
+// `ustack demo move` runs: a connection that travels between kernels and ustacks.
 package demo
 
 import (
@@ -53,7 +54,7 @@ func Run(ctx context.Context, w io.Writer, opts Options) error {
 		status, ran, err := netlab.Enter(ctx, w, os.Stderr)
 		switch {
 		case ran:
-			return childStatus(w, status)
+			return childStatus(w, &Result{Link: LinkTAP}, status)
 		case err != nil && netlab.Usable() != nil:
 			why = err
 		}
@@ -88,14 +89,14 @@ func choose(link string) (why, err error) {
 
 // childStatus turns the exit status of the demo in its namespaces, which has
 // reported for itself if it could, into an error.
-func childStatus(w io.Writer, status int) error {
+func childStatus(w io.Writer, r outcome, status int) error {
 	switch status {
 	case 0:
 		return nil
 	case 1:
 		return ErrFailed
 	}
-	return report(w, &Result{Link: LinkTAP}, fmt.Errorf("the process inside the namespaces ended with status %d", status))
+	return report(w, r, fmt.Errorf("the process inside the namespaces ended with status %d", status))
 }
 
 // run runs the demo on a link that is possible.
@@ -103,7 +104,11 @@ func run(ctx context.Context, w io.Writer, opts Options, link string) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	r := &Result{Link: link}
-	err := perform(ctx, w, opts, r)
+	return report(w, r, unlessEnded(ctx, perform(ctx, w, opts, r)))
+}
+
+// unlessEnded says so if an error came of the context's end.
+func unlessEnded(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
@@ -111,7 +116,7 @@ func run(ctx context.Context, w io.Writer, opts Options, link string) error {
 	case ctx.Err() != nil:
 		err = fmt.Errorf("interrupted: %w", err)
 	}
-	return report(w, r, err)
+	return err
 }
 
 // perform does the three parts in turn and fills the result in.

@@ -29,12 +29,22 @@ type Result struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// report writes the last line and returns ErrFailed if there is a reason to.
-func report(w io.Writer, r *Result, reason error) error {
+func (r *Result) settle(reason error) {
 	r.Demo = "ok"
 	if reason != nil {
 		r.Demo, r.Reason = "failed", reason.Error()
 	}
+}
+
+// outcome is a demo's last line.
+type outcome interface {
+	// settle says how it went: well, if there is no reason.
+	settle(reason error)
+}
+
+// report writes the last line and returns ErrFailed if there is a reason to.
+func report(w io.Writer, r outcome, reason error) error {
+	r.settle(reason)
 	line, err := json.Marshal(r)
 	if err != nil {
 		return err

@@ -115,7 +115,9 @@ func (l *listener) input(p *packet) {
 	case conn.ListenOpen:
 		l.inputSyn(p)
 	case conn.ListenReset:
-		l.inputAck(p)
+		if !l.ep.proto.arrived(p) {
+			l.inputAck(p)
+		}
 	default:
 		l.refuse(p, reason)
 	}

@@ -16,8 +16,22 @@ func (p *protocol) HandleUnknownDestinationPacket(id stack.TransportEndpointID, 
 	if p.receive(id, pkt, &s) != conn.NotDropped {
 		return stack.UnknownDestinationPacketMalformed
 	}
-	p.answerStray(&s)
+	if !p.places.swallow(&s) && !p.arrived(&s) {
+		p.answerStray(&s)
+	}
 	return stack.UnknownDestinationPacketHandled
+}
+
+// arrived gives a segment to the connection that has come while it was on its
+// way: there was none when it was looked for, and when its place was, the place
+// had been filled.
+func (p *protocol) arrived(s *packet) bool {
+	e, ok := p.stack.FindTransportEndpoint(s.net, ProtocolNumber, s.id, s.nic).(*Endpoint)
+	if !ok || e.listening.Load() != nil {
+		return false
+	}
+	e.handle(s)
+	return true
 }
 
 // answerStray answers a segment that belongs to no connection, and releases it.

@@ -12,6 +12,9 @@ import (
 // infiniteThreshold is TCP_INFINITE_SSTHRESH: no threshold yet.
 const infiniteThreshold = math.MaxInt32
 
+// outdated is the age of a timestamp that PAWS does not compare with.
+const outdated = 25 * 24 * time.Hour
+
 // extra is what the kernel tells of a connection, though it cannot restore it.
 func (s *Socket) extra(i *info, c *repair.Core) (*repair.Extra, error) {
 	name, err := unix.GetsockoptString(s.fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
@@ -28,8 +31,11 @@ func (s *Socket) extra(i *info, c *repair.Core) (*repair.Extra, error) {
 			Smoothed: time.Duration(i.Rtt) * time.Microsecond,
 			Variance: time.Duration(i.Rttvar) * time.Microsecond,
 		},
-		Advertised: c.Window.RcvWup + c.Window.RcvWnd,
-		ECN:        repair.ECN{Agreed: i.Options&infoECN != 0},
+		// TS.Recent is not told: the first timestamp that comes is as good as
+		// any (RFC 7323 section 5.5 has 24 days).
+		TSRecentAge: outdated,
+		Advertised:  c.Window.RcvWup + c.Window.RcvWnd,
+		ECN:         repair.ECN{Agreed: i.Options&infoECN != 0},
 	}
 	if i.Snd_ssthresh < infiniteThreshold {
 		e.Congestion.Threshold = int64(i.Snd_ssthresh) * int64(i.Snd_mss)

@@ -139,12 +139,15 @@ func (s *Socket) sendRest() error {
 	for len(s.unsent) > 0 {
 		n, err := unix.SendmsgN(s.fd, s.unsent[0], nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		if err == unix.EAGAIN {
-			err = s.growSendBuffer()
+			err = s.roomToSend(s.unsent.Len())
 		}
 		if err != nil {
 			return failed(fmt.Sprintf("sending the %d bytes that never left", s.unsent.Len()), err)
 		}
 		s.unsent = s.unsent.Slice(max(n, 0), s.unsent.Len())
+	}
+	if err := s.trimSendBuffer(); err != nil {
+		return err
 	}
 	if s.finish {
 		if err := unix.Shutdown(s.fd, unix.SHUT_WR); err != nil {

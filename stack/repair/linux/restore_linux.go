@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -75,10 +76,11 @@ func after(a, b uint32) bool { return int32(a-b) > 0 }
 func (s *Socket) prepare(p *plan) error {
 	if p.Extra != nil {
 		s.apply(&p.Extra.Socket)
+		s.applySizes(&p.Extra.Socket)
 		// A kernel that has it not keeps its default.
 		_ = unix.SetsockoptString(s.fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, p.Extra.Congestion.Name)
 	}
-	if err := s.makeRoom(p.Snapshot); err != nil {
+	if err := s.roomToReceive(p.Snapshot); err != nil {
 		return err
 	}
 	for _, flag := range []struct {
@@ -126,6 +128,12 @@ func (s *Socket) fill(p *plan) error {
 	if err := s.writeAll(repair.RecvQueue, p.RecvQueue); err != nil {
 		return err
 	}
+	// It stays enlarged until the rest is sent as well.
+	if n := p.sent.Len(); n > 0 {
+		if err := s.roomToSend(n); err != nil {
+			return failed("SO_SNDBUF", err)
+		}
+	}
 	if err := s.writeAll(repair.SendQueue, p.sent); err != nil {
 		return err
 	}
@@ -140,8 +148,11 @@ func (s *Socket) writeAll(q repair.Queue, data repair.Bytes) error {
 	for _, piece := range data {
 		for len(piece) > 0 {
 			n, err := s.writeQueue(q, piece)
+			if q == repair.SendQueue && errors.Is(err, unix.EAGAIN) {
+				err = s.roomToSend(len(piece))
+			}
 			if err != nil {
-				return err
+				return failed("restoring the "+q.String()+" queue", err)
 			}
 			piece = piece[n:]
 		}

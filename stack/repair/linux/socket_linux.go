@@ -28,8 +28,9 @@ type Socket struct {
 	base   baseline     // what it had sent when it was frozen
 	catch  *catch       // keeps the segments that Resume gives to the connection
 	// What Resume still has to send: bytes that never left, and a FIN.
-	unsent repair.Bytes
-	finish bool
+	unsent   repair.Bytes
+	sendSize int // of the send buffer, if it was enlarged for them
+	finish   bool
 }
 
 var (

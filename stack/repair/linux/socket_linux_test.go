@@ -115,7 +115,7 @@ func TestFromProcess(t *testing.T) {
 	defer func() { cancel(); _ = other.Wait() }()
 	must(t, host.Close())
 	must(t, file.Close())
-	if _, err := w.factory(0).FromProcess(other.Process.Pid, 9); !errors.Is(err, os.ErrNotExist) {
+	if _, err := w.factory(0).FromProcess(other.Process.Pid, 1000); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a descriptor that the process has not: %v", err)
 	}
 	s, err := w.factory(0).FromProcess(other.Process.Pid, 3)
