@@ -22,8 +22,8 @@ type snapshot struct {
 // Snapshot reads a frozen connection out: everything but its addresses, which
 // the caller fills in. The queues refer to the connection's memory, which stays
 // as it is whatever becomes of the connection. Outside repair mode the error is
-// repair.ErrPermission, without a connection,
-// or with data in its handshake, repair.ErrState.
+// repair.ErrPermission; without a connection, or with data in its handshake, it is
+// repair.ErrState.
 func (c *Conn) Snapshot(now Time) (*repair.Snapshot, error) {
 	switch {
 	case c.State() == StateClosed || c.state == StateListen:
