@@ -111,7 +111,7 @@ var infoFields = map[string]func(*conn.Info) value{
 	"snd_wnd":        func(i *conn.Info) value { return i.SndWnd },
 	"rcv_wnd":        func(i *conn.Info) value { return i.RcvWnd },
 	"notsent_bytes":  func(i *conn.Info) value { return int64(i.Unsent) },
-	"reord_seen":     func(i *conn.Info) value { return bit(i.Reordering, 1) },
+	"reord_seen":     func(i *conn.Info) value { return int64(i.Counters.Reordered) },
 	"reordering":     func(i *conn.Info) value { return int64(i.ReorderingDegree) },
 	"total_retrans":  func(i *conn.Info) value { return int64(i.Counters.Retransmits) },
 	"delivered":      func(i *conn.Info) value { return int64(i.Counters.Delivered) },

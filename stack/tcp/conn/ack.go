@@ -49,6 +49,9 @@ func (c *Conn) ack(now Time, s *Segment) {
 	}
 	c.stats.BytesDelivered += uint64(d.bytes)
 	c.stats.Delivered += d.news
+	if d.reordered {
+		c.stats.Reordered++
+	}
 	phase := c.loss.phase
 	undone := c.recover(now, s, &d, advanced)
 	c.leave()

@@ -5,6 +5,7 @@ type Counters struct {
 	SegsIn, SegsOut     uint64 // segments taken in, and put out
 	BytesAcked          uint64 // what the peer acknowledged
 	BytesReceived       uint64 // what was received in order
+	Reordered           uint64 // acknowledgements that told of an original that had been overtaken
 	Delivered           uint64 // segments that the peer is known to have, our SYN included
 	BytesDelivered      uint64 // what the peer is known to have, acknowledged or SACKed
 	BytesSent           uint64 // data sent, repetitions included
@@ -37,11 +38,11 @@ func (k *Counters) list() [numCounters]*uint64 {
 		&k.BytesRetransmitted, &k.OutOfOrder, &k.Retransmits, &k.Timeouts, &k.SlowStartRetransmit,
 		&k.FastRetransmits, &k.FastRecoveries, &k.SACKRecoveries, &k.TailLossProbes, &k.TailLossRecoveries,
 		&k.SpuriousRecoveries, &k.SpuriousTimeouts, &k.DSACKs, &k.KeepaliveProbes, &k.ZeroWindows,
-		&k.ChallengeACKs, &k.Delivered,
+		&k.ChallengeACKs, &k.Delivered, &k.Reordered,
 	}
 }
 
-const numCounters = 23
+const numCounters = 24
 
 // Events is a number that changes with each of the rare events: not those that
 // every segment is.
@@ -51,5 +52,5 @@ func (k *Counters) Events() (sum uint64) {
 	for _, n := range list[first:] {
 		sum += *n
 	}
-	return sum
+	return sum - k.Delivered
 }
