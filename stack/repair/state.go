@@ -26,10 +26,14 @@ func (s State) String() string {
 
 func (s State) known() bool { return s != 0 && int(s) < len(stateNames) }
 
-// Synchronized reports whether both sides' SYNs have been acknowledged, or at
-// least looked at, so that the sequence numbers of both are known.
+// Synchronized reports whether both sides have agreed on sequence numbers: all
+// states but CLOSED, LISTEN, SYN-SENT and SYN-RECEIVED.
 func (s State) Synchronized() bool {
-	return s.in(StateEstablished, StateFinWait1, StateFinWait2, StateCloseWait, StateClosing, StateLastAck, StateTimeWait)
+	switch s {
+	case StateEstablished, StateFinWait1, StateFinWait2, StateCloseWait, StateClosing, StateLastAck, StateTimeWait:
+		return true
+	}
+	return false
 }
 
 // in reports whether s is one of list.

@@ -85,7 +85,7 @@ func (r *RepairSocket) State() (repair.State, error) {
 	if r.e.listening.Load() != nil {
 		return repair.StateListen, nil
 	}
-	return repair.State(r.e.conn.State()), nil
+	return r.e.conn.State(), nil
 }
 
 // SetRepair implements repair.Socket. See Endpoint.SetRepair; unlike that it

@@ -34,7 +34,7 @@ func (c *Conn) Restore(now Time, cfg *Config, s *repair.Snapshot) error {
 	}
 	c.init(now, cfg)
 	c.frozen, c.frozenAt = true, now
-	c.restoreState(State(s.State))
+	c.restoreState(s.State)
 	c.restoreCore(now, s)
 	if x := s.Extra; x != nil {
 		c.restoreExtra(now, x)

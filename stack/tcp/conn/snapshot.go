@@ -69,7 +69,7 @@ func (c *Conn) readCore(now Time, s *snapshot) {
 	var queued buffer.Buffer
 	c.sendq.slice(c.sendq.start, seqnum.Size(c.sendq.size()), &queued)
 	s.Core = repair.Core{
-		State:     repair.State(c.state),
+		State:     c.state,
 		SendSeq:   uint32(c.sendq.start),
 		SendQueue: s.refer(&queued),
 		RecvSeq:   uint32(c.rcv.nxt),

@@ -1,57 +1,27 @@
 package conn
 
+import "github.com/tcprepair/ustack/stack/repair"
+
 // State is a connection's state, one of the eleven of RFC 9293 section 3.3.2.
-// The values are Linux's (include/net/tcp_states.h), which are also what
-// tcp_info reports and what gVisor's EndpointState uses.
-type State uint8
+// The values are Linux's, which are also what tcp_info reports and what
+// gVisor's EndpointState uses.
+type State = repair.State
 
 // The states. The zero value is not a state that a started connection is in;
 // an unused Conn reports StateClosed.
 const (
-	StateEstablished State = 1
-	StateSynSent     State = 2
-	StateSynReceived State = 3
-	StateFinWait1    State = 4
-	StateFinWait2    State = 5
-	StateTimeWait    State = 6
-	StateClosed      State = 7
-	StateCloseWait   State = 8
-	StateLastAck     State = 9
-	StateListen      State = 10
-	StateClosing     State = 11
+	StateEstablished = repair.StateEstablished
+	StateSynSent     = repair.StateSynSent
+	StateSynReceived = repair.StateSynReceived
+	StateFinWait1    = repair.StateFinWait1
+	StateFinWait2    = repair.StateFinWait2
+	StateTimeWait    = repair.StateTimeWait
+	StateClosed      = repair.StateClosed
+	StateCloseWait   = repair.StateCloseWait
+	StateLastAck     = repair.StateLastAck
+	StateListen      = repair.StateListen
+	StateClosing     = repair.StateClosing
 )
-
-var stateNames = [...]string{
-	StateEstablished: "ESTABLISHED",
-	StateSynSent:     "SYN-SENT",
-	StateSynReceived: "SYN-RECEIVED",
-	StateFinWait1:    "FIN-WAIT-1",
-	StateFinWait2:    "FIN-WAIT-2",
-	StateTimeWait:    "TIME-WAIT",
-	StateClosed:      "CLOSED",
-	StateCloseWait:   "CLOSE-WAIT",
-	StateLastAck:     "LAST-ACK",
-	StateListen:      "LISTEN",
-	StateClosing:     "CLOSING",
-}
-
-// String returns the state's name as RFC 9293 spells it.
-func (s State) String() string {
-	if int(s) < len(stateNames) && stateNames[s] != "" {
-		return stateNames[s]
-	}
-	return "UNKNOWN"
-}
-
-// Synchronized reports whether both sides have agreed on sequence numbers: all
-// states but CLOSED, LISTEN, SYN-SENT and SYN-RECEIVED.
-func (s State) Synchronized() bool {
-	switch s {
-	case StateEstablished, StateFinWait1, StateFinWait2, StateCloseWait, StateClosing, StateLastAck, StateTimeWait:
-		return true
-	}
-	return false
-}
 
 // stateSet is a set of states, one bit each.
 type stateSet uint16
