@@ -98,7 +98,7 @@ func (c *Conn) Read(now Time, w io.Writer, n int, peek bool) (int, error) {
 	if !peek {
 		c.user.hasRead = true
 		c.tuneReceive(now, int(done))
-		if c.state.Synchronized() && !c.early.quiet {
+		if !c.early.quiet {
 			c.reopenWindow()
 		}
 		c.predict()
@@ -271,7 +271,7 @@ func (c *Conn) SetOptions(now Time, o UserOptions) {
 	if o.MaxSegment != 0 {
 		c.snd.mss = min(c.snd.mss, o.MaxSegment)
 	}
-	if o.Clamp != old.Clamp && c.state.Synchronized() {
+	if o.Clamp != old.Clamp {
 		c.reopenWindow()
 	}
 }

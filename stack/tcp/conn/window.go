@@ -84,15 +84,19 @@ func (c *Conn) sillyWindow() seqnum.Size {
 // widen owes a window update if a larger buffer has opened a window that was
 // all but closed. The next acknowledgement will tell of any other.
 func (c *Conn) widen() {
-	if canReceive.has(c.state) && c.window() < c.sillyWindow() {
+	if c.window() < c.sillyWindow() {
 		c.reopenWindow()
 	}
 }
 
 // reopenWindow owes a window update if the user's reading made enough room
 // that the peer should know of it at once: a window that was all but closed
-// has opened, or a small one has doubled (Linux tcp_cleanup_rbuf).
+// has opened, or a small one has doubled (Linux tcp_cleanup_rbuf). A peer that
+// has sent its FIN has no use for it, and may be gone already.
 func (c *Conn) reopenWindow() {
+	if !canReceive.has(c.state) {
+		return
+	}
 	now, next := c.window(), c.offer()
 	silly := c.sillyWindow()
 	switch {

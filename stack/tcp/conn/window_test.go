@@ -156,3 +156,31 @@ func TestAnswerToDataIntoAClosedWindow(t *testing.T) {
 		}
 	})
 }
+
+// Reading what came before the peer's FIN opens no window: the peer has nothing
+// left to send, and where it is gone a window update would draw a reset.
+func TestNoWindowUpdateAfterFIN(t *testing.T) {
+	w := established(t, func(a, b *Config) { b.RcvBuf = 64 << 10 })
+	if n := w.a.write(w, make([]byte, 60<<10)); n != 60<<10 {
+		t.Fatalf("%d bytes were taken", n)
+	}
+	if err := w.a.c.Shutdown(w.now, false, true); err != nil {
+		t.Fatal(err)
+	}
+	w.settle(w.a)
+	if !w.run(10*time.Second, func() bool { return w.b.c.State() == StateCloseWait }) {
+		t.Fatalf("the FIN did not arrive: %s", w.states())
+	}
+	w.run(time.Second, nil)
+	w.wiretap = func(from *host, s *Segment) {
+		if from == w.b {
+			t.Errorf("sent after the FIN: ack %d, window %d", s.Ack, s.Window)
+		}
+	}
+	w.b.read(w)
+	w.settle(w.b)
+	w.run(time.Second, nil)
+	if got := w.b.c.Unread(); got != 0 {
+		t.Errorf("%d bytes unread", got)
+	}
+}
