@@ -111,9 +111,13 @@ func TestPathNarrows(t *testing.T) {
 					from, to, narrow = k, u, p.near
 				}
 				data := noise(size, 1)
-				sent := make(chan error, 1)
+				sent, narrowed := make(chan error, 1), make(chan struct{})
 				go func() {
-					_, err := from.Write(data)
+					_, err := from.Write(data[:size/2])
+					<-narrowed // what buffers hold does not see the narrow path
+					if err == nil {
+						_, err = from.Write(data[size/2:])
+					}
 					if err == nil {
 						err = from.(interface{ CloseWrite() error }).CloseWrite()
 					}
@@ -125,6 +129,7 @@ func TestPathNarrows(t *testing.T) {
 				capture, err := p.router.Capture(p.near, netlab.CaptureConfig{})
 				must(t, err)
 				must(t, setMTU(p.router, narrow, mtu))
+				close(narrowed)
 				n, err := io.Copy(h, to)
 				if err != nil {
 					t.Fatalf("after %d bytes of %d: %v", n+size/3, size, err)
