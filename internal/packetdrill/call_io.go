@@ -77,7 +77,7 @@ func (r *runner) receive(c *call, s *sock, buf Expr, n int64, flags int64) outco
 	if flags&msgOOB != 0 {
 		return failed("EINVAL") // no urgent data is kept apart
 	}
-	if s.repair.on {
+	if s.frozen() {
 		return r.repairReceive(c, s, r.length(c, n), flags)
 	}
 	if isNull(buf) && n > 0 && s.ep.Readiness(eventIn)&eventIn != 0 {
@@ -160,8 +160,8 @@ func (r *runner) send(c *call, s *sock, buf Expr, n int64, flags int64) outcome 
 		return failed("EFAULT")
 	case flags&msgOOB != 0:
 		r.skip("MSG_OOB")
-	case s.repair.on:
-		return r.repairSend(c, s, total)
+	case s.frozen():
+		return r.repairSend(c, s, buf, total)
 	}
 	var data []byte
 	text, isText := buf.(Str)
@@ -173,7 +173,7 @@ func (r *runner) send(c *call, s *sock, buf Expr, n int64, flags int64) outcome 
 	default:
 		at := 0
 		if s.flow != nil {
-			at = len(s.flow.written) - int(c.done)
+			at = s.flow.from + len(s.flow.written) - int(c.done)
 		}
 		data = make([]byte, total)
 		for i := range data {

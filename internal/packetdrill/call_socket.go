@@ -36,7 +36,7 @@ func doSocket(r *runner, c *call) outcome {
 			return failed("EAFNOSUPPORT")
 		}
 	}
-	s := &sock{wq: new(waiter.Queue), nonblock: typ&oNonblock != 0}
+	s := &sock{wq: new(waiter.Queue), nonblock: typ&oNonblock != 0, former: r.under.flow}
 	ep, err := r.stack.NewEndpoint(header.TCPProtocolNumber, net, s.wq)
 	if err != nil {
 		return failed(errnoOf(err))
@@ -86,6 +86,9 @@ func doBind(r *runner, c *call) outcome {
 		return failed(e)
 	}
 	a, _ := r.address(c, 1, netip.AddrPortFrom(r.set.local, r.set.bind))
+	if s.frozen() {
+		return r.repairBind(s, a)
+	}
 	return done(s.ep.Bind(r.fullAddress(a)))
 }
 
@@ -158,6 +161,9 @@ func doConnect(r *runner, c *call) outcome {
 	if family == constants["AF_UNSPEC"] {
 		return done(s.ep.Disconnect())
 	}
+	if s.frozen() {
+		return r.repairConnect(s, a)
+	}
 	err := s.ep.Connect(r.fullAddress(a))
 	if _, started := err.(*tcpip.ErrConnectStarted); !started && err != nil {
 		return failed(errnoOf(err))
@@ -182,7 +188,6 @@ func (r *runner) begin(s *sock, remote netip.AddrPort) {
 	f := r.flowOf(addrPort(local), remote)
 	f.fromConnect = true
 	f.sock, s.flow = s, f
-	f.sparse = s.repair.on
 	r.under = under{flow: f, sock: s}
 }
 

@@ -32,7 +32,9 @@ type sock struct {
 	// reported is set once the program has been told of the error that ended
 	// the connection. Linux tells it once; gVisor would tell it for ever.
 	reported bool
-	repair   repairState
+	// former is the connection whose numbers one that is restored on this
+	// socket goes on with: the one under test when the socket was made.
+	former *flow
 	// deferred is whom connect has put off to connect to; see connectsLater.
 	deferred netip.AddrPort
 }

@@ -85,13 +85,18 @@ func matchTimestamp(want, got []TCPOption, tick, tolerance time.Duration) string
 			if w.Kind != OptTimestamp || g.Kind != OptTimestamp || tick == 0 {
 				continue
 			}
-			off := int32(g.Val - w.Val)
-			if time.Duration(max(off, -off))*tick > tolerance {
+			if tsApart(w.Val, g.Val, tick) > tolerance {
 				return fmt.Sprintf("timestamp is %d, not %d, give or take %v", g.Val, w.Val, tolerance)
 			}
 		}
 	}
 	return ""
+}
+
+// tsApart is the time between two timestamps of a clock.
+func tsApart(a, b uint32, tick time.Duration) time.Duration {
+	off := int32(b - a)
+	return time.Duration(max(off, -off)) * tick
 }
 
 // follows tells whether a segment goes on where another one ended, so that the

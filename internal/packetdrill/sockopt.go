@@ -150,9 +150,6 @@ var options = map[string]option{
 			return 0, nil
 		},
 	},
-	"TCP_REPAIR":        {"SOL_TCP", setRepair, getRepair},
-	"TCP_REPAIR_QUEUE":  {"SOL_TCP", setRepairQueue, getRepairQueue},
-	"TCP_QUEUE_SEQ":     {"SOL_TCP", setQueueSeq, getQueueSeq},
 	"IP_TOS":            intOption("SOL_IP", tcpip.IPv4TOSOption),
 	"IP_TTL":            intOption("SOL_IP", tcpip.IPv4TTLOption),
 	"IP_MTU_DISCOVER":   intOption("SOL_IP", tcpip.MTUDiscoverOption),
@@ -188,10 +185,12 @@ func (r *runner) optionOf(c *call) (name string, o option, known bool, e errno) 
 	level := map[string]string{
 		"SO_LINGER": "SOL_SOCKET", "SO_SNDTIMEO": "SOL_SOCKET", "SO_RCVTIMEO": "SOL_SOCKET",
 		"SO_BINDTODEVICE": "SOL_SOCKET", "TCP_CONGESTION": "SOL_TCP",
-		"TCP_FASTOPEN_KEY": "SOL_TCP", "TCP_REPAIR_OPTIONS": "SOL_TCP", "TCP_REPAIR_WINDOW": "SOL_TCP", "TCP_TIMESTAMP": "SOL_TCP",
+		"TCP_FASTOPEN_KEY": "SOL_TCP",
 	}[w.Name]
 	if known {
 		level = o.level
+	} else if repairNumbers[w.Name] != 0 {
+		level = "SOL_TCP"
 	}
 	if level == "" {
 		r.skip("socket option %s", w.Name)
@@ -250,6 +249,9 @@ func doGetsockopt(r *runner, c *call) outcome {
 
 // setSpecial sets an option whose value is no number.
 func (r *runner) setSpecial(c *call, s *sock, name string) outcome {
+	if repairNumbers[name] != 0 {
+		return r.setRepair(c, s, name)
+	}
 	switch v := c.arg(3).(type) {
 	case Str:
 		if name == "TCP_FASTOPEN_KEY" {
@@ -272,8 +274,6 @@ func (r *runner) setSpecial(c *call, s *sock, name string) outcome {
 			if st, ok := v.(Struct); ok {
 				return r.setLinger(c, s, st)
 			}
-		case "TCP_REPAIR_OPTIONS", "TCP_REPAIR_WINDOW", "TCP_TIMESTAMP":
-			return r.setRepairSpecial(c, s, name, v)
 		}
 	}
 	r.failCall(c, "setsockopt: %s is no value for %s", exprText(c.arg(3)), name)
@@ -309,6 +309,9 @@ func (r *runner) setLinger(c *call, s *sock, st Struct) outcome {
 
 // getSpecial compares an option whose value is no number.
 func (r *runner) getSpecial(c *call, s *sock, name string) outcome {
+	if repairNumbers[name] != 0 {
+		return r.getRepair(c, s, name)
+	}
 	switch name {
 	case "TCP_CONGESTION":
 		var v tcpip.CongestionControlOption
@@ -330,8 +333,6 @@ func (r *runner) getSpecial(c *call, s *sock, name string) outcome {
 			return wrong(want, exprText(got), "SO_LINGER is another")
 		}
 		return returned(0)
-	case "TCP_REPAIR_OPTIONS", "TCP_REPAIR_WINDOW", "TCP_TIMESTAMP":
-		return r.getRepairSpecial(c, s, name)
 	}
 	r.skip("getsockopt of %s", name)
 	return outcome{}

@@ -206,7 +206,10 @@ func (e *Endpoint) readSelected(dst io.Writer, peek bool) (int, tcpip.Error) {
 	if e.queue == repair.SendQueue {
 		n = e.conn.Unacked()
 	}
-	if n == 0 {
+	switch {
+	case n == 0 && e.queue == repair.SendQueue:
+		return 0, nil // what is not there will not come
+	case n == 0:
 		return 0, &tcpip.ErrWouldBlock{}
 	}
 	b := make([]byte, n)

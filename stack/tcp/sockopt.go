@@ -125,8 +125,12 @@ func (e *Endpoint) GetSockOptInt(opt tcpip.SockOptInt) (v int, err tcpip.Error) 
 }
 
 // maxSegment is what TCP_MAXSEG reports: the connection's segment size, or
-// what a new one would assume.
+// what a new one would assume. Of a frozen connection it is what the peer's SYN
+// allowed, as on Linux, so that it can be restored.
 func (e *Endpoint) maxSegment() int {
+	if e.started && e.conn.Frozen() {
+		return int(e.conn.RepairOptions().MSS)
+	}
 	if e.started && e.EndpointState().connected() {
 		return e.conn.Info(e.proto.now()).SndMSS
 	}

@@ -37,13 +37,16 @@ func (c *Conn) RepairConnect(now Time, cfg *Config, mss uint16) error {
 	if !c.frozen || c.State() != StateClosed {
 		return repair.ErrPermission
 	}
+	ts, micros := c.Timestamp(now) // TCP_TIMESTAMP may have come first
 	return c.Restore(now, cfg, &repair.Snapshot{Core: repair.Core{
-		State:   repair.StateEstablished,
-		SendSeq: uint32(c.sendq.end),
-		RecvSeq: uint32(c.rcv.nxt),
-		Options: repair.Options{MSS: mss},
-		NoDelay: cfg.Options.NoDelay,
-		Cork:    cfg.Options.Cork,
+		State:           repair.StateEstablished,
+		SendSeq:         uint32(c.sendq.end),
+		RecvSeq:         uint32(c.rcv.nxt),
+		Options:         repair.Options{MSS: mss},
+		Timestamp:       ts,
+		TimestampMicros: micros,
+		NoDelay:         cfg.Options.NoDelay,
+		Cork:            cfg.Options.Cork,
 	}})
 }
 
