@@ -137,7 +137,11 @@ func (c *Conn) setWindow(wnd seqnum.Size, raw uint16) bool {
 
 // takeSACK reads the SACK blocks. It reports whether the first was a DSACK.
 func (c *Conn) takeSACK(s *Segment, d *delivery) (dsack bool) {
-	if !c.cfg.sack || s.Options.NumSACK == 0 {
+	if !c.cfg.sack {
+		return false
+	}
+	if s.Options.NumSACK == 0 {
+		d.doubtful = c.board.sacked.segs > 0 && d.acked > 0
 		return false
 	}
 	blocks := s.Options.Blocks()
@@ -149,7 +153,8 @@ func (c *Conn) takeSACK(s *Segment, d *delivery) (dsack bool) {
 		c.loss.undo.duplicate(first)
 		c.stats.DSACKs++
 	}
-	c.board.take(blocks, c.snd.una, c.snd.nxt, d)
+	strays := c.board.take(blocks, c.snd.una, c.snd.nxt, d)
+	d.doubtful = strays && s.Ack == c.snd.una
 	return dsack
 }
 
@@ -167,13 +172,15 @@ func isDSACK(ack seqnum.Value, first seqRange, blocks []header.SACKBlock) bool {
 }
 
 // take marks what the blocks newly report. Blocks outside what is outstanding
-// are not believed. What the last acknowledgement reported is not walked again.
-func (b *scoreboard) take(blocks []header.SACKBlock, una, nxt seqnum.Value, d *delivery) {
+// are not believed; it reports whether there were any. What the last
+// acknowledgement reported is not walked again.
+func (b *scoreboard) take(blocks []header.SACKBlock, una, nxt seqnum.Value, d *delivery) (strays bool) {
 	var done [maxSACKBlocks]seqRange
 	n := 0
 	for _, k := range blocks {
 		blk := seqRange{k.Start, k.End}
 		if !blk.start.LessThan(blk.end) || nxt.LessThan(blk.end) || blk.end.LessThanEq(una) {
+			strays = true
 			continue
 		}
 		if blk.start.LessThan(una) {
@@ -190,6 +197,7 @@ func (b *scoreboard) take(blocks []header.SACKBlock, una, nxt seqnum.Value, d *d
 		n++
 	}
 	b.reported, b.numReported = done, n
+	return strays
 }
 
 // sampleRTT takes a round trip from what was delivered: from a segment sent
@@ -241,15 +249,20 @@ func (c *Conn) recover(now Time, s *Segment, d *delivery, advanced bool) (undone
 // control tells the congestion controller, or moves PRR along. The window grows
 // by what is acknowledged; but after reordering, only by what nothing has told of
 // before (Linux counts so always). found is the phase that the acknowledgement found.
+// A doubtful one lets a segment go and no more: what RFC 5681 and RFC 9937 grant
+// is a limit.
 func (c *Conn) control(now Time, s *Segment, d *delivery, flight int64, lost bool, found phase) {
 	reduced := c.takeECE(now, s, d.bytes)
 	switch c.loss.phase {
 	case phaseRecovery, phaseCWR:
 		safe := d.acked > 0 && !lost && !(c.cfg.ecn && s.Has(header.TCPFlagEce))
-		c.loss.prr.update(d.bytes, c.flight(), c.segmentSize(), safe)
+		c.loss.prr.update(d.bytes, c.flight(), c.segmentSize(), safe && !d.doubtful)
+		if d.doubtful {
+			c.loss.prr.window = min(c.loss.prr.window, c.flight()+int64(c.segmentSize()))
+		}
 		return
 	}
-	if d.acked == 0 || reduced {
+	if d.acked == 0 || reduced || d.doubtful {
 		return
 	}
 	var rtt time.Duration

@@ -30,6 +30,11 @@ func (c *Conn) afterTimeout(now Time, s *Segment, d *delivery, advanced bool) (u
 			l.frto = false
 		}
 	}
+	if d.doubtful && s.Options.NumSACK == 0 {
+		// The peer has forgotten what it had, it seems; a timeout is what that
+		// looks like. https://www.rfc-editor.org/rfc/rfc2018#section-8
+		c.board.retract()
+	}
 	return c.tryUndo(now, s, advanced)
 }
 

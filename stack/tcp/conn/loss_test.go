@@ -201,6 +201,45 @@ func TestTailLossProbe(t *testing.T) {
 	}
 }
 
+// A probe that the peer acknowledges without having reported a duplicate counts
+// as a recovery, once; the window is reduced for it when more is acknowledged.
+func TestTailLossProbeIsCountedOnce(t *testing.T) {
+	for _, needless := range []bool{false, true} {
+		tr := newTrace(t, 10)
+		tr.want("the rest", tr.ack(10), count(10, 20))
+		tr.now = tr.now.Add(10 * time.Millisecond)
+		tr.ack(29)
+		for end := tr.now.Add(time.Second); len(tr.sent()) == 0; {
+			if !tr.tick(end) {
+				t.Fatal("no probe")
+			}
+		}
+		window := tr.c.cc.Window()
+		tr.now = tr.now.Add(10 * time.Millisecond)
+		if needless {
+			tr.ack(30, [2]int{29, 30})
+		} else {
+			tr.ack(30)
+		}
+		recoveries := map[bool]uint64{false: 1, true: 0}[needless]
+		if got := tr.c.Counters().SACKRecoveries; got != recoveries {
+			t.Errorf("needless %v: %d recoveries, want %d", needless, got, recoveries)
+		}
+		if got := tr.c.cc.Window(); got < window {
+			t.Errorf("needless %v: window %d before it is known, want %d", needless, got, window)
+		}
+		tr.write(tr.size)
+		tr.drain()
+		tr.ack(31)
+		if got := tr.c.Counters().SACKRecoveries; got != recoveries {
+			t.Errorf("needless %v: %d recoveries in the end, want %d", needless, got, recoveries)
+		}
+		if got := tr.c.cc.Window(); (got < window) == needless {
+			t.Errorf("needless %v: window %d in the end, %d before", needless, got, window)
+		}
+	}
+}
+
 // A lost acknowledgement is no long round trip, though the timestamp it would
 // have echoed comes late: the timeout must not feed on itself.
 func TestLostAcknowledgementsDoNotStretchTheTimeout(t *testing.T) {

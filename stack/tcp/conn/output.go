@@ -416,6 +416,7 @@ func (c *Conn) retransmit(now Time, out *Segment, r *record) {
 	c.paced(now, int64(size))
 	c.stats.BytesSent += uint64(n)
 	c.stats.BytesRetransmitted += uint64(n)
+	c.snd.last = now // nobody idles who repeats (RFC 5681 section 4.1)
 	c.countRetransmit()
 	c.acknowledged(now, n > 0)
 	if !c.timers.running(timerRTO) {

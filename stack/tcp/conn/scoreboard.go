@@ -95,6 +95,11 @@ type delivery struct {
 	lastEver  bool   // that one had been retransmitted
 	once      moment // the last sent of what was never retransmitted
 
+	// It moved on and is silent about what was SACKed above it, which every one
+	// is to repeat, or has a block of what is not outstanding.
+	// https://www.rfc-editor.org/rfc/rfc2018#section-4
+	doubtful bool
+
 	// The highest that was SACKed before this acknowledgement, if anything.
 	high   seqnum.Value
 	sacked bool
@@ -288,21 +293,30 @@ func (b *scoreboard) markLost(r *record) {
 // renege also what it once said it had.
 // https://www.rfc-editor.org/rfc/rfc2018#section-8
 func (b *scoreboard) markAll(renege bool) {
+	if renege {
+		b.retract()
+	}
 	b.lost, b.rtxq = b.lost[:0], b.rtxq[:0]
 	for i := range b.recs {
-		r := &b.recs[i]
-		if r.is(recSacked) {
-			if !renege {
-				continue
-			}
-			r.flags &^= recSacked
-			b.sacked.sub(r)
+		if r := &b.recs[i]; !r.is(recSacked) {
+			b.markLost(r)
 		}
-		b.markLost(r)
 	}
 	if n := len(b.recs); n > 0 {
 		b.scan = b.recs[n-1].end()
 	}
+}
+
+// retract takes what the peer once said it had for lost.
+func (b *scoreboard) retract() {
+	for i := range b.recs {
+		if r := &b.recs[i]; r.is(recSacked) {
+			r.flags &^= recSacked
+			b.sacked.sub(r)
+			b.markLost(r)
+		}
+	}
+	b.numReported = 0 // it may say so again
 }
 
 // unmarkAll takes every judgement of loss back; all will be judged anew.

@@ -12,10 +12,11 @@ import (
 // segment could reveal.
 // https://www.rfc-editor.org/rfc/rfc8985#section-7
 type tailLoss struct {
-	active bool         // a probe awaits its acknowledgement
-	again  bool         // it repeated the last segment, rather than send a new one
-	end    seqnum.Value // SND.NXT after it
-	due    bool         // Output owes the probe
+	active  bool         // a probe awaits its acknowledgement
+	again   bool         // it repeated the last segment, rather than send a new one
+	end     seqnum.Value // SND.NXT after it
+	due     bool         // Output owes the probe
+	counted bool         // it was counted as a recovery
 }
 
 // armTailLoss sets the probe timeout after new data was sent or acknowledged.
@@ -113,13 +114,14 @@ func (c *Conn) tailAcked(now Time, ack seqnum.Value, dsack, news, empty bool) {
 		return
 	}
 	repaired := t.again && !dsack && t.end.LessThan(ack)
+	if t.again && !dsack && !t.counted {
+		t.counted = true // it most likely was one; what it costs is for what follows to tell
+		c.stats.SACKRecoveries++
+	}
 	if t.again && !dsack && !empty && !repaired {
 		return // not known yet
 	}
 	*t = tailLoss{}
-	if repaired {
-		c.stats.SACKRecoveries++
-	}
 	if repaired && c.loss.phase < phaseCWR {
 		c.cc.OnCongestion(cc.Congestion{Now: int64(now), Signal: cc.Loss, Flight: c.flightBefore(), MSS: c.segmentSize()})
 	}
