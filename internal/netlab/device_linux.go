@@ -69,6 +69,10 @@ func bringUp(mtu int, ends ...End) ([]Device, error) {
 	return devices, nil
 }
 
+// tapQueue is how many frames a TAP keeps for its reader, as stack/tap has it for
+// devices that it makes.
+const tapQueue = 10_000
+
 func (ns *Namespace) takeUp(name string, mtu int, silent bool) error {
 	link, err := ns.nl.LinkByName(name)
 	if err != nil {
@@ -76,6 +80,11 @@ func (ns *Namespace) takeUp(name string, mtu int, silent bool) error {
 	}
 	if err := ns.nl.LinkSetMTU(link, mtu); err != nil {
 		return fmt.Errorf("netlab: device %s: MTU %d: %w", name, mtu, err)
+	}
+	if link.Type() == "tuntap" {
+		if err := ns.nl.LinkSetTxQLen(link, tapQueue); err != nil {
+			return fmt.Errorf("netlab: device %s: queue length %d: %w", name, tapQueue, err)
+		}
 	}
 	if silent {
 		if err := ns.silence(link); err != nil {

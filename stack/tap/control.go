@@ -116,6 +116,12 @@ func (c *control) setMTU(mtu uint32) error {
 	return err
 }
 
+// setQueueLength changes how many frames wait in the device for its reader.
+func (c *control) setQueueLength(frames uint32) error {
+	_, err := c.request(unix.SIOCSIFTXQLEN, func(ifr *unix.Ifreq) { ifr.SetUint32(frames) })
+	return err
+}
+
 // isUp reports whether the device is administratively up.
 func (c *control) isUp() (bool, error) {
 	ifr, err := c.request(unix.SIOCGIFFLAGS, nil)

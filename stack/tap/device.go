@@ -167,6 +167,11 @@ func setUp(fd int, cfg *Config, created bool) (*device, error) {
 	return d, nil
 }
 
+// queueLength is how many frames a device of our making keeps for its reader.
+// The kernel's default of 1,000 is one each for so many connections; what finds
+// no room is lost.
+const queueLength = 10_000
+
 // prepare brings up a device of our own making and checks that any other is.
 func (d *device) prepare(ctl *control, created bool) error {
 	if created && d.mtu != 0 {
@@ -182,6 +187,9 @@ func (d *device) prepare(ctl *control, created bool) error {
 		d.mtu = mtu
 	}
 	if created {
+		if err := ctl.setQueueLength(queueLength); err != nil {
+			return fmt.Errorf("tap %s: set the length of its queue: %w", d.name, err)
+		}
 		if err := ctl.bringUp(); err != nil {
 			return fmt.Errorf("tap %s: bring the device up: %w", d.name, err)
 		}
