@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"runtime/pprof"
 )
@@ -15,6 +16,8 @@ type Contestant struct {
 	held    holder
 	profile *os.File
 	before  memory // before the connections that are held
+	// expected is the connection to be frozen and moved, once it has come.
+	expected chan net.Conn
 }
 
 // None is for a call without arguments or result.

@@ -48,6 +48,8 @@ var ratios = []ratio{
 	comparison("idle_bytes_vs_gvisor", "idle_10000", stackGvisor, 0.45, true),
 	comparison("idle_used_bytes_vs_gvisor", "idle_10000_used", stackGvisor, 0.45, true),
 	comparison("idle_100000_bytes_vs_gvisor", "idle_100000", stackGvisor, 0.45, true),
+	comparison("freeze_thaw_vs_kernel", "freeze_thaw", stackKernel, 0, true),
+	comparison("checkpoint_restore_vs_kernel", "checkpoint_restore", stackKernel, 0, true),
 	{name: "scoreboard_10000_holes_vs_10", of: [2]string{"scoreboard_holes_10000", stackOurs}, to: [2]string{"scoreboard_holes_10", stackOurs}, want: 2, most: true},
 	{name: "segment_cost_100000_conns_vs_10", of: [2]string{"endpoint_echo_conns_100000", stackOurs}, to: [2]string{"endpoint_echo_conns_10", stackOurs}, most: true},
 }

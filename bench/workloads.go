@@ -38,6 +38,7 @@ var workloads = []*workload{
 	{name: "crr", measure: connects("crr")},
 	{name: "parallel_100", measure: bulk("parallel_100", Traffic{Send: true, Crowd: 100})},
 	{name: "parallel_1000", measure: bulk("parallel_1000", Traffic{Send: true, Crowd: 1000})},
+	{name: "freeze", stacks: map[string]bool{stackOurs: true, stackKernel: true}, measure: freeze},
 	{name: "idle_10000", once: true, measure: idle("idle_10000", 10_000)},
 	{name: "idle_100000", once: true, slow: true, stacks: netstacks, measure: idle("idle_100000", 100_000)},
 }
