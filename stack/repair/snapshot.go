@@ -37,23 +37,31 @@ type Snapshot struct {
 	// half-open ones (SYN-RECEIVED) and those in the accept queue, in order.
 	Children []*Snapshot
 
-	release []func()
+	release func()
 }
 
-// OnRelease has f called by Release.
-func (s *Snapshot) OnRelease(f func()) { s.release = append(s.release, f) }
-
-// Release returns memory that the queues refer to to where it is pooled; the
-// Snapshot must not be used after it. Not to call it is no fault: the garbage
-// collector does as well.
-func (s *Snapshot) Release() {
-	for _, f := range s.release {
-		f()
+// OnRelease has f called by Release, once s is empty, and after what was asked
+// for before.
+func (s *Snapshot) OnRelease(f func()) {
+	if before := s.release; before != nil {
+		last := f
+		f = func() { before(); last() }
 	}
-	for _, child := range s.Children {
+	s.release = f
+}
+
+// Release returns memory, that of the Snapshot and what its queues refer to, to
+// where it is pooled; the Snapshot must not be used after it, nor be released
+// again. Not to call it is no fault: the garbage collector does as well.
+func (s *Snapshot) Release() {
+	release, children := s.release, s.Children
+	*s = Snapshot{}
+	for _, child := range children {
 		child.Release()
 	}
-	*s = Snapshot{}
+	if release != nil {
+		release()
+	}
 }
 
 // Core is the part of a Snapshot that any TCP understands.

@@ -34,10 +34,14 @@ func (e *Endpoint) bind(addr tcpip.FullAddress) tcpip.Error {
 		return &tcpip.ErrBadLocalAddress{}
 	}
 	id := stack.TransportEndpointID{LocalAddress: addr.Addr}
-	place := e.placeFor(netProtos(net, both))
+	nets := only(net)
+	if both {
+		nets = bothNets
+	}
+	place := e.placeFor(nets)
 	port, err := e.reserve(&place, addr.Addr, addr.Port, tcpip.FullAddress{}, func(p uint16) tcpip.Error {
 		id.LocalPort = p
-		return e.stack.CheckRegisterTransportEndpoint(place.nets, ProtocolNumber, id, place.flags, place.device)
+		return e.stack.CheckRegisterTransportEndpoint(place.nets.list(), ProtocolNumber, id, place.flags, place.device)
 	})
 	if err != nil {
 		return err
@@ -51,7 +55,7 @@ func (e *Endpoint) bind(addr tcpip.FullAddress) tcpip.Error {
 
 // placeFor is a place that is not taken yet, with the endpoint's options as
 // they are now. e.mu is held.
-func (e *Endpoint) placeFor(nets []tcpip.NetworkProtocolNumber) place {
+func (e *Endpoint) placeFor(nets netSet) place {
 	return place{
 		nets: nets,
 		flags: ports.Flags{
@@ -88,7 +92,7 @@ func (e *Endpoint) reserve(p *place, addr tcpip.Address, port uint16, dest tcpip
 // reservation is the place's entry in the table of ports.
 func (p *place) reservation(port uint16) ports.Reservation {
 	return ports.Reservation{
-		Networks:     p.nets,
+		Networks:     p.nets.list(),
 		Transport:    ProtocolNumber,
 		Addr:         p.addr,
 		Port:         port,
@@ -99,11 +103,11 @@ func (p *place) reservation(port uint16) ports.Reservation {
 }
 
 // register puts the endpoint into the stack's table under id. e.mu is held.
-func (e *Endpoint) register(p *place, nets []tcpip.NetworkProtocolNumber, id stack.TransportEndpointID) tcpip.Error {
+func (e *Endpoint) register(p *place, nets netSet, id stack.TransportEndpointID) tcpip.Error {
 	if id.RemotePort != 0 && e.proto.places.taken(id) {
 		return &tcpip.ErrPortInUse{} // the connection between these ends is elsewhere
 	}
-	err := e.stack.RegisterTransportEndpoint(nets, ProtocolNumber, id, e, p.flags, p.device)
+	err := e.stack.RegisterTransportEndpoint(nets.list(), ProtocolNumber, id, e, p.flags, p.device)
 	if err == nil {
 		p.registered, p.listedFor = true, nets
 	}
@@ -115,7 +119,7 @@ func (e *Endpoint) register(p *place, nets []tcpip.NetworkProtocolNumber, id sta
 func (e *Endpoint) leave() {
 	if e.place.registered {
 		e.place.registered = false
-		e.stack.StartTransportEndpointCleanup(e.place.listedFor, ProtocolNumber, e.info.ID, e, e.place.flags, e.place.device)
+		e.stack.StartTransportEndpointCleanup(e.place.listedFor.list(), ProtocolNumber, e.info.ID, e, e.place.flags, e.place.device)
 	}
 }
 
@@ -125,7 +129,7 @@ func (e *Endpoint) leave() {
 func (e *Endpoint) yieldTuple() {
 	if e.place.registered {
 		e.place.registered = false
-		e.stack.UnregisterTransportEndpoint(e.place.listedFor, ProtocolNumber, e.info.ID, e, e.place.flags, e.place.device)
+		e.stack.UnregisterTransportEndpoint(e.place.listedFor.list(), ProtocolNumber, e.info.ID, e, e.place.flags, e.place.device)
 	}
 	if e.place.portReserved {
 		e.place.portReserved = false

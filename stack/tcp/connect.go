@@ -163,7 +163,7 @@ func (e *Endpoint) outgoingNIC(asked tcpip.NICID) (tcpip.NICID, tcpip.Error) {
 // claim registers the endpoint for its connection, id, and finds it a local
 // port if it is not bound to one. e.mu is held.
 func (e *Endpoint) claim(id *stack.TransportEndpointID, route *stack.Route) (place, tcpip.Error) {
-	nets := []tcpip.NetworkProtocolNumber{route.NetProto()}
+	nets := only(route.NetProto())
 	if id.LocalPort != 0 {
 		p := e.place // with the port that Bind reserved
 		err := e.register(&p, nets, *id)
@@ -180,7 +180,7 @@ func (e *Endpoint) claim(id *stack.TransportEndpointID, route *stack.Route) (pla
 	}
 	_, err := e.reserve(&p, id.LocalAddress, 0, dest, try)
 	if _, full := err.(*tcpip.ErrNoPortAvailable); full {
-		port, busy := e.recycle(*id, nets[0], route)
+		port, busy := e.recycle(*id, route.NetProto(), route)
 		switch {
 		case port != 0:
 			if _, err = e.reserve(&p, id.LocalAddress, port, dest, try); err != nil {

@@ -25,6 +25,7 @@ type Endpoint struct {
 	stack  *stack.Stack
 	wq     *waiter.Queue
 	ownWQ  waiter.Queue // what wq is, unless the user has brought one
+	view   RepairSocket
 	number uint64
 	ops    socketOptions
 	stats  tally
@@ -93,15 +94,15 @@ type Endpoint struct {
 // place is what an endpoint holds in the stack's tables.
 type place struct {
 	// Who a port is reserved for.
-	portReserved bool
-	nets         []tcpip.NetworkProtocolNumber
-	flags        ports.Flags // as they were when the port was reserved
-	device       tcpip.NICID
 	addr         tcpip.Address
 	dest         tcpip.FullAddress
+	device       tcpip.NICID
+	flags        ports.Flags // as they were when the port was reserved
+	nets         netSet
+	portReserved bool
 	// Whose packets are delivered to the endpoint.
 	registered bool
-	listedFor  []tcpip.NetworkProtocolNumber
+	listedFor  netSet
 }
 
 var (
@@ -112,17 +113,7 @@ var (
 
 func newEndpoint(p *protocol, net tcpip.NetworkProtocolNumber, wq *waiter.Queue) *Endpoint {
 	e := newBareEndpoint(p, net, wq)
-	o := p.options.snapshot()
-	ops := new(tcpip.SocketOptions)
-	ops.InitHandler(&tcpip.DefaultSocketOptionsHandler{}, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
-	ops.SetMulticastLoop(true)
-	ops.SetQuickAck(true)
-	ops.SetDelayOption(o.delay)
-	ops.SetSendBufferSize(int64(o.sndBuf.Default), false)
-	ops.SetReceiveBufferSize(int64(o.rcvBuf.Default), false)
-	ops.InitHandler(e, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
-	e.ops.own.Store(ops)
-	e.settings = defaultSettings(o)
+	e.resemble(p.fresh())
 	return e
 }
 
@@ -135,6 +126,7 @@ func newBareEndpoint(p *protocol, net tcpip.NetworkProtocolNumber, wq *waiter.Qu
 		number: p.lastID.Add(1),
 		info:   stack.TransportEndpointInfo{NetProto: net, TransProto: ProtocolNumber},
 	}
+	e.view.e = e
 	if wq == nil {
 		e.wq = &e.ownWQ
 	}

@@ -31,7 +31,7 @@ func (e *Endpoint) SetFastOpenConnect(on bool) tcpip.Error {
 	if e.started || e.listening.Load() != nil {
 		return &tcpip.ErrInvalidOptionValue{}
 	}
-	e.settings.fastOpenConnect = on
+	e.change().fastOpenConnect = on
 	return nil
 }
 

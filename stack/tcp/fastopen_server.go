@@ -24,7 +24,7 @@ func (e *Endpoint) SetFastOpenBacklog(n int) tcpip.Error {
 	default:
 		return &tcpip.ErrInvalidOptionValue{}
 	}
-	e.settings.fastOpenBacklog = n
+	e.change().fastOpenBacklog = n
 	return nil
 }
 
@@ -43,19 +43,20 @@ func (e *Endpoint) SetFastOpenKeys(keys ...FastOpenKey) tcpip.Error {
 	}
 	e.mu.Lock()
 	defer e.unlock()
-	e.settings.fastOpenKeys = slices.Clone(keys)
+	own := fastOpenKeys(slices.Clone(keys))
+	e.change().fastOpenKeys = &own
 	return nil
 }
 
 // FastOpenKeys returns the keys in force for a listener.
 func (e *Endpoint) FastOpenKeys() []FastOpenKey {
 	e.mu.Lock()
-	keys := e.settings.fastOpenKeys
+	own := e.settings.fastOpenKeys
 	e.unlock()
-	if keys == nil {
-		keys = e.proto.serverKeys()
+	if own == nil {
+		return slices.Clone(e.proto.serverKeys())
 	}
-	return slices.Clone(keys)
+	return slices.Clone(*own)
 }
 
 // fastOpen decides on a SYN that has been admitted: whether its data is taken,

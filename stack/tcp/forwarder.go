@@ -165,7 +165,7 @@ func (r *ForwarderRequest) CreateEndpoint(queue *waiter.Queue) (tcpip.Endpoint, 
 func (f *Forwarder) accept(syn *packet, queue *waiter.Queue) (*Endpoint, tcpip.Error) {
 	template := newEndpoint(f.proto, syn.net, queue)
 	if f.rcvWnd > 0 {
-		template.options().SetReceiveBufferSize(int64(f.rcvWnd)*SegOverheadFactor, false)
+		template.ownOptions().SetReceiveBufferSize(int64(f.rcvWnd)*SegOverheadFactor, false)
 		template.change().rcvBufSet = true
 	}
 	e, err := template.newChild(syn, queue)

@@ -3,7 +3,6 @@ package tcp
 import (
 	"sync/atomic"
 
-	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -209,13 +208,4 @@ func (p *protocol) redeliver(from *Endpoint, strays []packet) {
 		}
 		ep.handle(s)
 	}
-}
-
-// netProtos lists the network protocols an endpoint of protocol net, bound to
-// addr, receives from: both, for an IPv6 wildcard that is not v6only.
-func netProtos(net tcpip.NetworkProtocolNumber, both bool) []tcpip.NetworkProtocolNumber {
-	if both {
-		return []tcpip.NetworkProtocolNumber{header.IPv6ProtocolNumber, header.IPv4ProtocolNumber}
-	}
-	return []tcpip.NetworkProtocolNumber{net}
 }

@@ -199,7 +199,7 @@ func (e *Endpoint) newChild(p *packet, wq *waiter.Queue) (*Endpoint, tcpip.Error
 	child.mu.Lock()
 	child.passive, child.connectDone = true, true
 	child.route = route
-	nets := []tcpip.NetworkProtocolNumber{p.net}
+	nets := only(p.net)
 	child.place = child.placeFor(nets)
 	child.info.RegisterNICID = p.nic
 	child.info.BindAddr = p.id.LocalAddress

@@ -84,6 +84,7 @@ type protocol struct {
 	prober   *prober // nil: nobody wants to see
 	secrets  secrets
 	options  options
+	like     likenesses
 	places   places
 	fastOpen fastOpenState
 	batcher  Batcher

@@ -20,7 +20,7 @@ import (
 // The error is conn.ErrNotConnected without a connection, conn.ErrInvalid for
 // a listener or a mode there is not. SetRepair must not be called from a
 // waiter's notification.
-func (e *Endpoint) SetRepair(m repair.Mode) (err error) {
+func (e *Endpoint) SetRepair(m repair.Mode) error {
 	e.mu.Lock()
 	switch {
 	case e.listening.Load() != nil:
@@ -29,7 +29,14 @@ func (e *Endpoint) SetRepair(m repair.Mode) (err error) {
 	case !e.started:
 		e.letGo()
 		return conn.ErrNotConnected
-	case m == repair.On && e.inbox.empty() && !e.sending:
+	}
+	return e.setRepair(m)
+}
+
+// setRepair is SetRepair of an endpoint with a connection. e.mu is held, and
+// let go.
+func (e *Endpoint) setRepair(m repair.Mode) error {
+	if m == repair.On && e.inbox.empty() && !e.sending {
 		defer e.settled() // there is nothing to be told, or sent
 		return e.conn.SetRepair(e.proto.now(), m)
 	}
@@ -126,3 +133,15 @@ func Endpoints(s *stack.Stack) []*Endpoint {
 	slices.SortFunc(list, func(a, b *Endpoint) int { return cmp.Compare(a.number, b.number) })
 	return slices.Compact(list) // one that serves IPv4 and IPv6 is listed twice
 }
+
+// records are for snapshots to be written to.
+var records sync.Pool
+
+func newRecord() *conn.Record {
+	if r, ok := records.Get().(*conn.Record); ok {
+		return r
+	}
+	return conn.NewRecord(keepRecord)
+}
+
+func keepRecord(r *conn.Record) { records.Put(r) }

@@ -27,7 +27,7 @@ var (
 )
 
 // Repair returns the endpoint as TCP_REPAIR shows it.
-func (e *Endpoint) Repair() *RepairSocket { return &RepairSocket{e} }
+func (e *Endpoint) Repair() *RepairSocket { return &e.view }
 
 // Endpoint returns the endpoint.
 func (r *RepairSocket) Endpoint() *Endpoint { return r.e }
@@ -95,6 +95,8 @@ func (r *RepairSocket) SetRepair(m repair.Mode) error {
 	e := r.e
 	e.mu.Lock()
 	switch l := e.listening.Load(); {
+	case l == nil && m.Valid() && e.started:
+		return e.setRepair(m)
 	case l != nil && l.queue.frozen.Load() && m.Valid() && m != repair.On:
 		e.unlock()
 		return l.thaw(m)
@@ -104,12 +106,9 @@ func (r *RepairSocket) SetRepair(m repair.Mode) error {
 	case !m.Valid():
 		e.unlock()
 		return repair.ErrInvalid
-	case !e.started:
-		defer e.unlock()
-		return e.conn.SetRepair(e.proto.now(), m)
 	}
-	e.unlock()
-	return e.SetRepair(m)
+	defer e.unlock()
+	return e.conn.SetRepair(e.proto.now(), m)
 }
 
 // Repair implements repair.Socket.
@@ -268,13 +267,9 @@ func (r *RepairSocket) Connect(remote netip.AddrPort) error {
 	}
 	id := e.info.ID
 	id.RemoteAddress, id.RemotePort = addr, remote.Port()
-	s := settlement{id: id, net: net, nic: e.info.BindNICID, shared: true}
-	s.start = func(now conn.Time, cfg *conn.Config) error {
-		mss := uint16(header.TCPDefaultMSS) // of IPv4; RFC 9293 section 3.7.1
-		if net == header.IPv6ProtocolNumber {
-			mss = 1220
-		}
-		return e.conn.RepairConnect(now, cfg, mss)
+	s := settlement{id: id, net: net, nic: e.info.BindNICID, shared: true, mss: header.TCPDefaultMSS}
+	if net == header.IPv6ProtocolNumber {
+		s.mss = 1220 // RFC 9293 section 3.7.1
 	}
 	return e.settle(now, &s)
 }
@@ -311,7 +306,7 @@ func (e *Endpoint) snapshot() (*repair.Snapshot, error) {
 	if !e.started {
 		return nil, repair.ErrState
 	}
-	s, err := e.conn.Snapshot(e.proto.now())
+	s, err := e.conn.Snapshot(e.proto.now(), newRecord())
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,11 @@ type RepairFactory struct {
 	NIC tcpip.NICID
 	// Queue, if set, makes the queue that a new endpoint notifies.
 	Queue func() *waiter.Queue
+	// Route, if set, finds the way from local to remote in place of the stack's
+	// own table: looking that up is a good part of what an idle connection costs
+	// to restore. The connection releases what it gets, so whoever has many
+	// connections between two hosts may keep one Route and Acquire it for each.
+	Route func(local, remote tcpip.Address) (*stack.Route, tcpip.Error)
 	// Share allows a connection to be restored to a port that a listener holds,
 	// or that is bound, even if it was not opened by its peer. One that was came
 	// of a listener, and may live beside one here too.
@@ -57,12 +62,9 @@ func (f *RepairFactory) Socket(local netip.AddrPort) (repair.Socket, error) {
 
 // endpoint makes an endpoint, which is nobody else's yet.
 func (f *RepairFactory) endpoint(p *protocol, net tcpip.NetworkProtocolNumber) *Endpoint {
-	wq := (*waiter.Queue)(nil)
+	var wq *waiter.Queue // nil: one of the endpoint's own
 	if f.Queue != nil {
 		wq = f.Queue()
-	}
-	if wq == nil {
-		wq = new(waiter.Queue)
 	}
 	e := newEndpoint(p, net, wq)
 	e.info.BindNICID = f.NIC
@@ -102,20 +104,10 @@ func (f *RepairFactory) Restore(snap *repair.Snapshot) (repair.Socket, error) {
 func (f *RepairFactory) restore(p *protocol, snap *repair.Snapshot, shared bool) (*Endpoint, error) {
 	id, net := tuple(snap.Local, snap.Remote)
 	e := f.endpoint(p, net)
-	s := settlement{id: id, net: net, nic: f.NIC, shared: shared}
+	s := settlement{id: id, net: net, nic: f.NIC, find: f.Route, shared: shared, snap: snap}
 	if x := snap.Extra; x != nil {
 		e.passive = x.Passive
 		s.shared = shared || x.Passive
-	}
-	s.start = func(now conn.Time, cfg *conn.Config) error {
-		if snap.Extra != nil {
-			// What the user or tuning made of the buffers may go as far as the
-			// stack allows.
-			o := p.options.snapshot()
-			cfg.RcvBufMax = max(cfg.RcvBufMax, o.rcvBuf.Max/SegOverheadFactor)
-			cfg.SndBufMax = max(cfg.SndBufMax, o.sndBuf.Max)
-		}
-		return e.conn.Restore(now, cfg, snap)
 	}
 	e.mu.Lock()
 	if err := e.settle(p.now(), &s); err != nil {
@@ -140,48 +132,82 @@ type settlement struct {
 	id     stack.TransportEndpointID
 	net    tcpip.NetworkProtocolNumber
 	nic    tcpip.NICID
-	shared bool // the port may be somebody else's
-	start  func(now conn.Time, cfg *conn.Config) error
+	find   func(local, remote tcpip.Address) (*stack.Route, tcpip.Error) // nil: the stack does
+	shared bool                                                          // the port may be somebody else's
+	snap   *repair.Snapshot
+	mss    uint16 // of a connection without a snapshot, that primitives are to restore
+}
+
+// route finds the way to the peer.
+func (s *settlement) route(st *stack.Stack) (r *stack.Route, err error) {
+	var failed tcpip.Error
+	if s.find != nil {
+		r, failed = s.find(s.id.LocalAddress, s.id.RemoteAddress)
+	} else {
+		r, failed = st.FindRoute(s.nic, s.id.LocalAddress, s.id.RemoteAddress, s.net, false)
+	}
+	switch {
+	case failed == nil:
+		return r, nil
+	case st.CheckLocalAddress(s.nic, s.net, s.id.LocalAddress) == 0:
+		return nil, fmt.Errorf("%w: %s", repair.ErrAddress, s.id.LocalAddress)
+	}
+	return nil, fmt.Errorf("%w: %s", repair.ErrNoRoute, s.id.RemoteAddress)
+}
+
+// start makes the connection.
+func (s *settlement) start(e *Endpoint, now conn.Time) error {
+	cfg := e.configFor(flowNumbers{}) // it has its own
+	if s.snap == nil {
+		return e.conn.RepairConnect(now, &cfg, s.mss)
+	}
+	if s.snap.Extra != nil {
+		// What the user or tuning made of the buffers may go as far as the
+		// stack allows.
+		o := e.proto.options.snapshot()
+		cfg.RcvBufMax = max(cfg.RcvBufMax, o.rcvBuf.Max/SegOverheadFactor)
+		cfg.SndBufMax = max(cfg.SndBufMax, o.sndBuf.Max)
+	}
+	return e.conn.Restore(now, &cfg, s.snap)
 }
 
 // settle gives an endpoint that has no connection one that comes from
 // elsewhere, and registers it. After an error the endpoint is as it was. e.mu
 // is held.
 func (e *Endpoint) settle(now conn.Time, s *settlement) error {
-	route, err := e.stack.FindRoute(s.nic, s.id.LocalAddress, s.id.RemoteAddress, s.net, false)
+	route, err := s.route(e.stack)
 	if err != nil {
-		if e.stack.CheckLocalAddress(s.nic, s.net, s.id.LocalAddress) == 0 {
-			return fmt.Errorf("%w: %s", repair.ErrAddress, s.id.LocalAddress)
-		}
-		return fmt.Errorf("%w: %s", repair.ErrNoRoute, s.id.RemoteAddress)
-	}
-	was, id := e.info, e.info.ID
-	undo := func() {
-		e.info, e.info.ID, e.route = was, id, nil
-		route.Release()
-	}
-	e.route, e.info.ID, e.info.NetProto = route, s.id, s.net
-	cfg := e.configFor(flowNumbers{}) // it has its own
-	if err := s.start(now, &cfg); err != nil {
-		undo()
 		return err
 	}
-	place, failed := e.settleAt(s)
-	if failed != nil {
-		e.unsettle(now)
-		undo()
-		return failed
+	was := e.info
+	e.route, e.info.ID, e.info.NetProto = route, s.id, s.net
+	if err := e.begin(now, s); err != nil {
+		e.info, e.route = was, nil
+		route.Release()
+		return err
 	}
-	e.place = place
 	e.info.RegisterNICID = s.nic
 	e.info.BindAddr = s.id.LocalAddress
 	e.started = true
 	e.connectDone = e.conn.State() != conn.StateSynSent
 	// The stack's counters have not seen what was before, and shall not.
-	before := *e.conn.Counters()
-	e.counted = counted{total: before.Events(), events: &before}
+	e.counted.skip(e.conn.Counters())
 	e.gauges.enter(e.proto, e.conn.State())
 	e.kept = e.proto.places.fill(s.id)
+	return nil
+}
+
+// begin gives an endpoint with a route its connection and its place. e.mu is held.
+func (e *Endpoint) begin(now conn.Time, s *settlement) error {
+	if err := s.start(e, now); err != nil {
+		return err
+	}
+	place, err := e.settleAt(s)
+	if err != nil {
+		e.unsettle(now)
+		return err
+	}
+	e.place = place
 	return nil
 }
 
@@ -201,7 +227,7 @@ func (e *Endpoint) unsettle(now conn.Time) {
 // settleAt takes the port and the place in the stack's table.
 func (e *Endpoint) settleAt(s *settlement) (place, error) {
 	p := place{
-		nets: []tcpip.NetworkProtocolNumber{s.net},
+		nets: only(s.net),
 		addr: s.id.LocalAddress,
 		dest: tcpip.FullAddress{Addr: s.id.RemoteAddress, Port: s.id.RemotePort},
 	}
@@ -214,7 +240,7 @@ func (e *Endpoint) settleAt(s *settlement) (place, error) {
 	}
 	var err tcpip.Error = &tcpip.ErrPortInUse{}
 	if p.portReserved || s.shared {
-		err = e.stack.RegisterTransportEndpoint(p.nets, ProtocolNumber, s.id, e, p.flags, p.device)
+		err = e.stack.RegisterTransportEndpoint(p.nets.list(), ProtocolNumber, s.id, e, p.flags, p.device)
 	}
 	if err == nil {
 		p.registered, p.listedFor = true, p.nets
@@ -255,30 +281,25 @@ func (g *gauges) enter(p *protocol, s conn.State) {
 // adopt takes the settings that a snapshot brought. e.mu is held, and e is
 // nobody else's yet.
 func (e *Endpoint) adopt(snap *repair.Snapshot) {
-	e.change().user = e.conn.Options()
+	want := *e.settings
+	want.user = e.conn.Options()
+	var linger tcpip.LingerOption
+	if x := snap.Extra; x != nil {
+		o := &x.Socket
+		linger = tcpip.LingerOption{Enabled: o.Linger, Timeout: max(o.LingerTimeout, 0)}
+		want.rcvBufSet = o.RecvBuffer > 0 && o.RecvBufferMax == 0
+		want.sndBufSet = o.SendBuffer > 0 && o.SendBufferMax == 0
+		e.readShut = x.ReadShut
+		if x.Orphan {
+			e.userGone = true
+			tcpip.AddDanglingEndpoint(e)
+		}
+	}
+	e.resemble(e.proto.restored(&want, linger, 0))
+	// The sizes of the buffers are each connection's own.
+	e.rcvBuf, e.sndBuf = e.conn.Buffers()
+	e.ops.rcvTuned, e.ops.sndTuned = true, true
 	e.writeShut = snap.FINQueued
-	rcv, snd := e.conn.Buffers()
-	e.options().SetReceiveBufferSize(int64(rcv)*SegOverheadFactor, false)
-	e.options().SetSendBufferSize(int64(snd), false)
-	u := &e.settings.user
-	// The handlers would lock e for what the connection has already.
-	e.options().InitHandler(&nicChecker{stack: e.stack}, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
-	defer e.options().InitHandler(e, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
-	e.options().SetKeepAlive(u.Keepalive.On)
-	e.options().SetDelayOption(!u.NoDelay)
-	e.options().SetCorkOption(u.Cork)
-	x := snap.Extra
-	if x == nil {
-		return
-	}
-	e.options().SetLinger(tcpip.LingerOption{Enabled: x.Socket.Linger, Timeout: max(x.Socket.LingerTimeout, 0)})
-	e.change().rcvBufSet = x.Socket.RecvBuffer > 0 && x.Socket.RecvBufferMax == 0
-	e.change().sndBufSet = x.Socket.SendBuffer > 0 && x.Socket.SendBufferMax == 0
-	e.readShut = x.ReadShut
-	if x.Orphan {
-		e.userGone = true
-		tcpip.AddDanglingEndpoint(e)
-	}
 }
 
 // Reserve implements repair.Reserver.

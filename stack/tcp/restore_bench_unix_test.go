@@ -10,7 +10,10 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"github.com/tcprepair/ustack/stack/repair"
 	"github.com/tcprepair/ustack/stack/tcp"
@@ -59,7 +62,31 @@ func idle(tb testing.TB, n int) (places [2]*tcp.RepairFactory, list []repair.Soc
 // BenchmarkMove reads idle connections out, one by one, and sets each down on
 // another stack, in memory. Closing the origins, afterwards, is not counted.
 func BenchmarkMove(b *testing.B) {
+	b.Run("route=looked-up", func(b *testing.B) { benchmarkMove(b, func(*tcp.RepairFactory) {}) })
+	b.Run("route=given", func(b *testing.B) {
+		benchmarkMove(b, func(f *tcp.RepairFactory) {
+			var known *stack.Route
+			f.Route = func(local, remote tcpip.Address) (*stack.Route, tcpip.Error) {
+				if known == nil {
+					r, err := f.Stack.FindRoute(f.NIC, local, remote, header.IPv4ProtocolNumber, false)
+					if err != nil {
+						return nil, err
+					}
+					known = r
+					b.Cleanup(known.Release)
+				}
+				known.Acquire()
+				return known, nil
+			}
+		})
+	})
+}
+
+func benchmarkMove(b *testing.B, prepare func(*tcp.RepairFactory)) {
 	places, list := idle(b, idleConns)
+	for _, f := range places {
+		prepare(f)
+	}
 	origins := make([]repair.Socket, len(list))
 	var cpu time.Duration
 	b.ReportAllocs()

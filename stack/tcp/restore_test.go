@@ -9,7 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/waiter"
 
@@ -264,4 +267,40 @@ func TestRestoreRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	transfer(t, client, server, 10_000)
+}
+
+// Whoever knows the way to the peer need not have it looked up: the connection
+// takes what it is given, and gives it back.
+func TestRestoreByGivenRoute(t *testing.T) {
+	s := pair(t)
+	client, server := connect(t, s, families[0], 80)
+	defer client.Close()
+	snap, err := repair.Checkpoint(endpointOf(t, s[1], server).Repair())
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := newStack(t, channel.New(1, 1500, ""), 1, nil)
+	t.Cleanup(target.Destroy)
+	asked := 0
+	var nowhere tcpip.Error = &tcpip.ErrHostUnreachable{}
+	f := &tcp.RepairFactory{Stack: target, Route: func(local, remote tcpip.Address) (*stack.Route, tcpip.Error) {
+		asked++
+		if nowhere != nil {
+			return nil, nowhere
+		}
+		return target.FindRoute(1, local, remote, header.IPv4ProtocolNumber, false)
+	}}
+	if _, err := repair.Restore(f, snap); !errors.Is(err, repair.ErrNoRoute) {
+		t.Errorf("without a route: %v", err)
+	}
+	nowhere = nil
+	moved, err := repair.Restore(f, snap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved.Close()
+	if asked != 2 {
+		t.Errorf("asked %d times, want 2", asked)
+	}
+	server.Close()
 }

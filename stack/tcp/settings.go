@@ -25,7 +25,7 @@ type settings struct {
 	finWait2        time.Duration // TCP_LINGER2; 0: the stack's; negative: none
 	deferAccept     time.Duration
 	fastOpenBacklog int           // TCP_FASTOPEN
-	fastOpenKeys    []FastOpenKey // TCP_FASTOPEN_KEY; nil: the stack's
+	fastOpenKeys    *fastOpenKeys // TCP_FASTOPEN_KEY; nil: the stack's
 	fastOpenConnect bool          // TCP_FASTOPEN_CONNECT
 	notSentLowat    int64         // TCP_NOTSENT_LOWAT; 0: the stack's
 	synCount        int           // TCP_SYNCNT; 0: the stack's
@@ -33,8 +33,8 @@ type settings struct {
 	sndBufSet       bool
 }
 
-// change returns the endpoint's settings to be changed. A connection shares its
-// listener's until either changes something. e.mu is held.
+// change returns the endpoint's settings to be changed. Until then it shares
+// them, a connection with its listener. e.mu is held.
 func (e *Endpoint) change() *settings {
 	if e.settingsShared {
 		own := *e.settings
@@ -43,8 +43,8 @@ func (e *Endpoint) change() *settings {
 	return e.settings
 }
 
-func defaultSettings(o *optionValues) *settings {
-	return &settings{
+func defaultSettings(o *optionValues) settings {
+	return settings{
 		congestion: o.congestion,
 		user: conn.UserOptions{
 			NoDelay: !o.delay,

@@ -6,9 +6,9 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 )
 
-// socketOptions are an endpoint's tcpip.SocketOptions. A connection that a
-// listener made does with a copy of the listener's that it shares with others,
-// until somebody asks for its own.
+// socketOptions are an endpoint's tcpip.SocketOptions. An endpoint does with
+// some that it shares with others, a connection that a listener made with a copy
+// of the listener's, until somebody asks for its own.
 type socketOptions struct {
 	own    atomic.Pointer[tcpip.SocketOptions]
 	shared *tcpip.SocketOptions // not to be written to; nil: own is there

@@ -170,6 +170,15 @@ func (e *Endpoint) countEvents() {
 	}
 }
 
+// skip takes what there is already for counted.
+func (c *counted) skip(now *conn.Counters) {
+	c.total = now.Events()
+	if c.total > 0 {
+		were := *now
+		c.events = &were
+	}
+}
+
 // countNews is countEvents when there are any.
 func (e *Endpoint) countNews(now *conn.Counters) {
 	if e.counted.events == nil {

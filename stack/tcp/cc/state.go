@@ -25,7 +25,7 @@ const (
 )
 
 func (r *reno) State() State {
-	x := extra{}
+	var x extra
 	x.put(keyAcked, r.acked)
 	x.putBefore(r.before)
 	return r.state("reno", x)
@@ -39,7 +39,7 @@ func (r *reno) restore(s State, _, mss int64) {
 }
 
 func (c *cubic) State() State {
-	x := extra{}
+	var x extra
 	x.put(keyOwed, c.owed)
 	x.put(keyWestOwed, c.westOwed)
 	x.putEpoch("", c.epoch)
@@ -95,23 +95,30 @@ func threshold(v, mss int64) int64 {
 type extra map[string]int64
 
 // put leaves out zeros, which is what get gives for what is not there.
-func (x extra) put(key string, v int64) {
+func (x *extra) put(key string, v int64) {
 	if v != 0 {
-		x[key] = v
+		x.set(key, v)
 	}
+}
+
+func (x *extra) set(key string, v int64) {
+	if *x == nil {
+		*x = make(extra)
+	}
+	(*x)[key] = v
 }
 
 func (x extra) get(key string, lo, hi int64) int64 {
 	return min(max(x[key], lo), hi)
 }
 
-func (x extra) putBefore(w window) {
+func (x *extra) putBefore(w window) {
 	if w.cwnd == 0 {
 		return
 	}
-	x[keyUndoWindow] = w.cwnd
+	x.set(keyUndoWindow, w.cwnd)
 	if w.ssthresh != Unlimited {
-		x[keyUndoThreshold] = w.ssthresh
+		x.set(keyUndoThreshold, w.ssthresh)
 	}
 }
 
@@ -123,13 +130,13 @@ func (x extra) before(mss int64) (w window) {
 	return w
 }
 
-func (x extra) putEpoch(prefix string, e epoch) {
+func (x *extra) putEpoch(prefix string, e epoch) {
 	x.put(prefix+keyWmax, e.wmax)
 	x.put(prefix+keyPrior, e.prior)
 	x.put(prefix+keyK, e.k)
 	x.put(prefix+keyWest, e.west)
 	if e.elapsed != noEpoch {
-		x[prefix+keyElapsed] = e.elapsed
+		x.set(prefix+keyElapsed, e.elapsed)
 	}
 }
 
@@ -147,7 +154,7 @@ func (x extra) epoch(prefix string) epoch {
 	return e
 }
 
-func (x extra) putHystart(h hystart) {
+func (x *extra) putHystart(h hystart) {
 	x.put(keyRound, int64(h.round))
 	x.put(keyLast, int64(h.last))
 	x.put(keyBaseline, int64(h.baseline))

@@ -130,7 +130,7 @@ func TestFastOpenSnapshot(t *testing.T) {
 	w.a.c.WriteSYN(newBytes(300), 300, false)
 	w.settle(w.a)
 	w.a.c.SetRepair(w.now, 1)
-	if _, err := w.a.c.Snapshot(w.now); err == nil {
+	if _, err := w.a.c.Snapshot(w.now, nil); err == nil {
 		t.Error("it was read out")
 	}
 }

@@ -513,7 +513,7 @@ func (m *model) move(t *rapid.T, u *user) {
 	}
 	wasFrozen := u.c.Frozen()
 	m.freeze(u)
-	snap, err := u.c.Snapshot(m.w.now)
+	snap, err := u.c.Snapshot(m.w.now, nil)
 	if err != nil {
 		m.w.t.Fatalf("%s: snapshot: %v", u.name, err)
 	}

@@ -89,7 +89,7 @@ func FuzzRestore(f *testing.F) {
 			d.step(in)
 		}
 		d.c.SetRepair(d.now, repair.On)
-		snap, err := d.c.Snapshot(d.now)
+		snap, err := d.c.Snapshot(d.now, nil)
 		if err != nil {
 			return
 		}
@@ -124,7 +124,7 @@ func FuzzRestore(f *testing.F) {
 		}
 		defer e.c.Release()
 		e.drain()
-		again, err := e.c.Snapshot(e.now)
+		again, err := e.c.Snapshot(e.now, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

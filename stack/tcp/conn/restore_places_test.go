@@ -231,7 +231,7 @@ func TestSnapshotRefusesFastOpen(t *testing.T) {
 	}
 	w.settle(w.a)
 	w.a.c.SetRepair(w.now, repair.On)
-	if _, err := w.a.c.Snapshot(w.now); err != repair.ErrState {
+	if _, err := w.a.c.Snapshot(w.now, nil); err != repair.ErrState {
 		t.Errorf("%v, want %v", err, repair.ErrState)
 	}
 }

@@ -18,7 +18,7 @@ func (w *world) move(h *host, cfg Config, core bool) *repair.Snapshot {
 			w.t.Fatal(err)
 		}
 	}
-	snap, err := h.c.Snapshot(w.now)
+	snap, err := h.c.Snapshot(w.now, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -257,7 +257,7 @@ func TestRestoreHandshake(t *testing.T) {
 func TestRestoreTimestampClock(t *testing.T) {
 	w := established(t)
 	w.a.c.SetRepair(w.now, repair.On)
-	snap, err := w.a.c.Snapshot(w.now)
+	snap, err := w.a.c.Snapshot(w.now, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,7 +306,7 @@ func TestRestoreUnsentStaysUnsent(t *testing.T) {
 func TestSnapshotIsStable(t *testing.T) {
 	w := busyWorld(t)
 	w.a.c.SetRepair(w.now, repair.On)
-	snap, err := w.a.c.Snapshot(w.now)
+	snap, err := w.a.c.Snapshot(w.now, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -370,7 +370,7 @@ func TestRestoreRefuses(t *testing.T) {
 			s.State, s.FINReceived = repair.StateCloseWait, true
 		},
 	} {
-		snap, err := w.a.c.Snapshot(w.now)
+		snap, err := w.a.c.Snapshot(w.now, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -388,7 +388,7 @@ func TestRestoreRefuses(t *testing.T) {
 		snap.Release()
 	}
 	var c Conn
-	snap, _ := w.a.c.Snapshot(w.now)
+	snap, _ := w.a.c.Snapshot(w.now, nil)
 	defer snap.Release()
 	cfg := testConfig(5)
 	if err := w.b.c.Restore(w.now, &cfg, snap); err == nil {
@@ -398,10 +398,10 @@ func TestRestoreRefuses(t *testing.T) {
 		t.Errorf("the snapshot that was not spoilt: %v", err)
 	}
 	c.Release()
-	if _, err := w.b.c.Snapshot(w.now); err != repair.ErrPermission {
+	if _, err := w.b.c.Snapshot(w.now, nil); err != repair.ErrPermission {
 		t.Errorf("snapshot of a connection that is not frozen: %v", err)
 	}
-	if _, err := new(Conn).Snapshot(w.now); err != repair.ErrState {
+	if _, err := new(Conn).Snapshot(w.now, nil); err != repair.ErrState {
 		t.Errorf("snapshot of none: %v", err)
 	}
 }

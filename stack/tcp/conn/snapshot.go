@@ -9,22 +9,44 @@ import (
 	"github.com/tcprepair/ustack/stack/repair"
 )
 
-// snapshot is a Snapshot with everything of a fixed size that it refers to, so
-// that an idle connection takes few allocations.
-type snapshot struct {
-	repair.Snapshot
+// Record is a Snapshot with everything of a fixed size that it refers to, so
+// that an idle connection takes no other allocation, and with NewRecord none.
+type Record struct {
+	snap     repair.Snapshot
 	extra    repair.Extra
 	counters [numCounters]uint64
 	timers   [numTimers]repair.Timer
 	held     []buffer.Buffer // what the queues refer to, until Release
+	released func()
+}
+
+// NewRecord returns a Record that is given to again when its Snapshot is
+// released, and then may be used for another.
+func NewRecord(again func(*Record)) *Record {
+	r := new(Record)
+	r.released = func() {
+		r.release()
+		again(r)
+	}
+	return r
+}
+
+// release makes the record an empty one.
+func (r *Record) release() {
+	for i := range r.held {
+		r.held[i].Release()
+	}
+	clear(r.held)
+	r.held = r.held[:0]
+	r.extra = repair.Extra{}
 }
 
 // Snapshot reads a frozen connection out: everything but its addresses, which
 // the caller fills in. The queues refer to the connection's memory, which stays
 // as it is whatever becomes of the connection. Outside repair mode the error is
 // repair.ErrPermission; without a connection, or with data in its handshake, it is
-// repair.ErrState.
-func (c *Conn) Snapshot(now Time) (*repair.Snapshot, error) {
+// repair.ErrState. r is where the Snapshot is; nil makes one.
+func (c *Conn) Snapshot(now Time, r *Record) (*repair.Snapshot, error) {
 	switch {
 	case c.State() == StateClosed || c.state == StateListen:
 		return nil, repair.ErrState
@@ -33,26 +55,26 @@ func (c *Conn) Snapshot(now Time) (*repair.Snapshot, error) {
 	case !c.state.Synchronized() && (c.early.serves || c.sendq.size() > 0):
 		return nil, repair.ErrState // data before the handshake is over (RFC 7413)
 	}
-	s := new(snapshot)
-	s.Extra = &s.extra
-	c.readCore(now, s)
-	c.readExtra(now, s)
-	c.readRecovery(&s.extra.Recovery)
-	c.readActivity(&s.extra.Activity)
-	c.readTimers(s)
-	if len(s.held) > 0 {
-		s.OnRelease(func() {
-			for i := range s.held {
-				s.held[i].Release()
-			}
-			s.held = nil
-		})
+	if r == nil {
+		r = new(Record)
 	}
-	return &s.Snapshot, nil
+	r.snap.Extra = &r.extra
+	c.readCore(now, r)
+	c.readExtra(now, r)
+	c.readRecovery(&r.extra.Recovery)
+	c.readActivity(&r.extra.Activity)
+	c.readTimers(r)
+	switch {
+	case r.released != nil:
+		r.snap.OnRelease(r.released)
+	case len(r.held) > 0:
+		r.snap.OnRelease(r.release)
+	}
+	return &r.snap, nil
 }
 
 // refer returns the bytes of b, which stay alive with the snapshot.
-func (s *snapshot) refer(b *buffer.Buffer) (p repair.Bytes) {
+func (r *Record) refer(b *buffer.Buffer) (p repair.Bytes) {
 	if b.Size() == 0 {
 		return nil
 	}
@@ -61,19 +83,20 @@ func (s *snapshot) refer(b *buffer.Buffer) (p repair.Bytes) {
 	for v := list.Front(); v != nil; v = v.Next() {
 		p = append(p, v.AsSlice())
 	}
-	s.held = append(s.held, clone)
+	r.held = append(r.held, clone)
 	return p
 }
 
-func (c *Conn) readCore(now Time, s *snapshot) {
+func (c *Conn) readCore(now Time, r *Record) {
 	var queued buffer.Buffer
 	c.sendq.slice(c.sendq.start, seqnum.Size(c.sendq.size()), &queued)
+	s := &r.snap
 	s.Core = repair.Core{
 		State:     c.state,
 		SendSeq:   uint32(c.sendq.start),
-		SendQueue: s.refer(&queued),
+		SendQueue: r.refer(&queued),
 		RecvSeq:   uint32(c.rcv.nxt),
-		RecvQueue: s.refer(&c.recvq.data),
+		RecvQueue: r.refer(&c.recvq.data),
 
 		FINQueued:   c.FINQueued(),
 		FINSent:     c.finSent(),
@@ -113,8 +136,8 @@ func (c *Conn) Window() repair.Window {
 	return w
 }
 
-func (c *Conn) readExtra(now Time, s *snapshot) {
-	x := s.Extra
+func (c *Conn) readExtra(now Time, s *Record) {
+	x := &s.extra
 	x.ISS, x.IRS = uint32(c.snd.iss), uint32(c.rcv.irs)
 	x.Congestion = repair.Congestion{
 		Name:    c.cfg.congestion,
@@ -277,7 +300,7 @@ var timerKinds = [numTimers]repair.TimerKind{
 	timerTimeWait:   repair.TimerTimeWait,
 }
 
-func (c *Conn) readTimers(s *snapshot) {
+func (c *Conn) readTimers(s *Record) {
 	n := 0
 	for k, at := range c.timers.at {
 		if at != Never && timerKinds[k] != 0 {
