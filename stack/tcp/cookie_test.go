@@ -39,6 +39,9 @@ func TestCookie(t *testing.T) {
 		if _, ok := s.checkCookie(testID, irs, c, now.Add(2*cookiePeriod)); ok {
 			t.Errorf("a cookie is good after %s", 2*cookiePeriod)
 		}
+		if _, ok := s.checkCookie(testID, irs, c, now.Add(cookieCountMax*cookiePeriod)); ok {
+			t.Errorf("a cookie is good again after %s, when its counter's bits are", cookieCountMax*cookiePeriod)
+		}
 		if _, ok := s.checkCookie(testID, irs+1, c, now); ok {
 			t.Error("a cookie is good for another sequence number")
 		}

@@ -34,7 +34,8 @@ func (e *Endpoint) inputICMP(now conn.Time, p *packet) {
 		return
 	}
 	if p.icmp.Kind() == stack.PacketTooBigTransportError {
-		if e.settings.mtuDiscover.df() { // else routers fragment, and it is no concern of ours
+		// Without DF routers fragment, and it is no concern of ours.
+		if e.settings.mtuDiscover.df() && credible(p) {
 			e.proto.drop(e.conn.PathMTU(now, p.seg.Seq, mssFor(p.icmp.Info())))
 		}
 		return
@@ -43,6 +44,13 @@ func (e *Endpoint) inputICMP(now conn.Time, p *packet) {
 		e.queueErr(p, err)
 		e.proto.drop(e.conn.PathError(now, p.seg.Seq, err))
 	}
+}
+
+// credible reports whether a path can have the MTU that an error tells of. What
+// asks for less than every IPv6 link must carry is discarded.
+// https://www.rfc-editor.org/rfc/rfc8201#section-4
+func credible(p *packet) bool {
+	return p.net != header.IPv6ProtocolNumber || p.icmp.Info() >= header.IPv6MinimumMTU-header.IPv6MinimumSize
 }
 
 // mssFor is the payload that a packet of a path MTU can carry. The stack

@@ -17,9 +17,9 @@ import (
 //	https://www.rfc-editor.org/rfc/rfc4987#section-3.6
 //	https://www.rfc-editor.org/rfc/rfc4987#appendix-A
 //
-// Ours is, from the top: a counter of cookiePeriods (5 bits), an index of the
-// peer's MSS (3 bits), and a keyed hash of the tuple, the peer's initial
-// sequence number, and those two (24 bits). The options that do not fit, window
+// Ours is, from the top: a counter of cookiePeriods (its low 5 bits), an index of
+// the peer's MSS (3 bits), and a keyed hash of the tuple, the peer's initial
+// sequence number, and those two, the counter in full (24 bits). The options that do not fit, window
 // scale and SACK, travel in the low bits of the timestamp if the peer uses
 // timestamps (cookie_options.go), and are not offered otherwise.
 
@@ -34,15 +34,14 @@ const (
 var cookieMSS = [8]uint16{64, 216, 536, 1024, 1220, 1380, 1440, 1460}
 
 // cookieCount is the present value of the counter.
-func cookieCount(now conn.Time) uint32 {
-	return uint32(int64(now)/int64(cookiePeriod)) % cookieCountMax
-}
+func cookieCount(now conn.Time) uint32 { return uint32(int64(now) / int64(cookiePeriod)) }
 
 // makeCookie makes a cookie.
 func (s *secrets) makeCookie(id stack.TransportEndpointID, irs seqnum.Value, count, mss uint32) seqnum.Value {
-	top := count<<3 | mss
-	seq := binary.BigEndian.AppendUint32(nil, uint32(irs))
-	sum := hashTuple(&s.cookie, id, append(seq, byte(top))...)
+	top := count%cookieCountMax<<3 | mss
+	more := binary.BigEndian.AppendUint32(nil, uint32(irs))
+	more = binary.BigEndian.AppendUint32(more, count)
+	sum := hashTuple(&s.cookie, id, append(more, byte(mss))...)
 	return seqnum.Value(top<<24 | binary.BigEndian.Uint32(sum[:])>>8)
 }
 
@@ -51,10 +50,11 @@ func (s *secrets) makeCookie(id stack.TransportEndpointID, irs seqnum.Value, cou
 func (s *secrets) checkCookie(id stack.TransportEndpointID, irs, cookie seqnum.Value, now conn.Time) (mss uint16, ok bool) {
 	top := uint32(cookie) >> 24
 	count, index := top>>3, top&7
-	if (cookieCount(now)-count)%cookieCountMax >= cookieAge {
+	age := (cookieCount(now) - count) % cookieCountMax
+	if age >= cookieAge {
 		return 0, false
 	}
-	if s.makeCookie(id, irs, count, index) != cookie {
+	if s.makeCookie(id, irs, cookieCount(now)-age, index) != cookie {
 		return 0, false
 	}
 	return cookieMSS[index], true

@@ -37,7 +37,7 @@ func (c *Conn) ack(now Time, s *Segment) {
 	if !advanced {
 		c.countDuplicate(s, windowed, &d)
 	}
-	c.sampleRTT(now, s, &d, advanced)
+	c.sampleRTT(now, s, &d, advanced, dsack)
 	empty := !advanced && !windowed && d.bytes == 0 && s.Len() == 0 && s.Options.NumSACK == 0
 	c.tailAcked(now, s.Ack, dsack, d.bytes > 0, empty)
 	c.loss.rack.measure(&d, c.segmentSize())
@@ -55,6 +55,7 @@ func (c *Conn) ack(now Time, s *Segment) {
 	phase := c.loss.phase
 	undone := c.recover(now, s, &d, advanced)
 	c.leave()
+	c.tryFull(now)
 	if closed && c.snd.wnd > 0 {
 		c.reopen()
 	}
@@ -204,14 +205,14 @@ func (b *scoreboard) take(blocks []header.SACKBlock, una, nxt seqnum.Value, d *d
 // once, or from the echoed timestamp. Where a retransmission was acknowledged
 // too, the other may have been waiting for it.
 // https://www.rfc-editor.org/rfc/rfc6298#section-3
-func (c *Conn) sampleRTT(now Time, s *Segment, d *delivery, advanced bool) {
+func (c *Conn) sampleRTT(now Time, s *Segment, d *delivery, advanced, dsack bool) {
 	at := s.arrival(now)
 	switch {
 	case d.sampled && !d.repeated:
-		c.rtt.sample(at.Sub(d.sample))
+		c.rtt.sample(at, at.Sub(d.sample))
 	case advanced && c.tstamp.on && s.Options.HasTS && s.Options.TSEcr != 0 && d.fresh:
-		if rtt, ok := c.tstamp.elapsed(at, s.Options.TSEcr); ok && !c.lateEcho(at, s, d) {
-			c.rtt.sample(rtt)
+		if rtt, ok := c.tstamp.elapsed(at, s.Options.TSEcr); ok && !c.lateEcho(at, s, d, dsack) {
+			c.rtt.sample(at, rtt)
 		}
 	}
 }
@@ -220,9 +221,13 @@ func (c *Conn) sampleRTT(now Time, s *Segment, d *delivery, advanced bool) {
 // was missed, rather than the round trip. A segment that arrives twice is
 // answered twice, with the timestamp of the first: if the first answer is lost,
 // the second looks very late. It can only be told from a late one by coming
-// sooner than an answer to the retransmission could. To take it would make the
-// timeout feed on itself: the longer it is, the longer the next sample.
-func (c *Conn) lateEcho(at Time, s *Segment, d *delivery) bool {
+// sooner than an answer to the retransmission could, or, where the peer has told of
+// duplicates before, by not telling of one. To take it would make the timeout
+// feed on itself: the longer it is, the longer the next sample.
+func (c *Conn) lateEcho(at Time, s *Segment, d *delivery, dsack bool) bool {
+	if c.stats.DSACKs > 0 && !dsack {
+		return false
+	}
 	return d.repeated && int32(s.Options.TSEcr-c.tstamp.value(d.resent)) < 0 && max(at.Sub(d.resent), minRTT) >= c.rtt.min
 }
 

@@ -22,6 +22,7 @@ type Conn struct {
 	userGone  bool     // Close was called: nobody will read or write again
 	illegal   [2]State // a transition figure 5 does not have, for check
 	err       error
+	soft      softError
 	events    Event
 
 	snd sendVars
@@ -46,6 +47,7 @@ type Conn struct {
 	sacks sackGenerator
 
 	tune   tuning
+	hole   blackHole
 	chrono chrono
 	pace   pacer
 

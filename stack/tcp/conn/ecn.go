@@ -27,13 +27,18 @@ func ecnAgreed(s *Segment) bool {
 	return s.Flags&both == both
 }
 
-// takeCE looks at a data segment for the network's mark and the peer's CWR.
+// takeCE looks at a data segment for the network's mark and the peer's CWR. A
+// peer that says CWR may have room for this one segment only, so it is not kept
+// waiting (Linux tcp_ecn_accept_cwr). On a segment without data a mark means
+// nothing, and an answer to it might come back marked in turn, for ever.
+// https://www.rfc-editor.org/rfc/rfc3168#section-6.1.4
 func (c *Conn) takeCE(s *Segment) {
-	if !c.cfg.ecn {
+	if !c.cfg.ecn || s.DataLen() == 0 {
 		return
 	}
 	if s.Has(header.TCPFlagCwr) {
 		c.ecn.echo = false
+		c.oweAck()
 	}
 	if s.CE {
 		c.ecn.echo = true

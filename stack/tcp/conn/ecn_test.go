@@ -95,3 +95,63 @@ func TestECNIsOffUnlessBothWant(t *testing.T) {
 		w.pump(w.b, noise(10_000, 1), time.Minute)
 	}
 }
+
+// Data with CWR is acknowledged at once, even where acknowledgements wait: the
+// peer's window may have room for no more.
+func TestCWRIsAcknowledgedAtOnce(t *testing.T) {
+	for _, tc := range []struct {
+		flags header.TCPFlags
+		want  int
+	}{{0, 0}, {header.TCPFlagCwr, 1}} {
+		s := newScripted(t, func(c *Config) { c.ECN = true })
+		s.c.delack = delayedACK{interactive: true, acked: s.c.rcv.nxt, arrived: s.now}
+		s.in(s.seg(tc.flags, s.c.snd.nxt, "hello"))
+		if got := len(s.drain()); got != tc.want {
+			t.Errorf("flags %v: %d segments in answer, want %d", tc.flags, got, tc.want)
+		}
+	}
+}
+
+// A tail loss probe is sent while the window is being reduced, too.
+// https://www.rfc-editor.org/rfc/rfc8985#section-7.2 (the sender is not in fast or RTO recovery)
+func TestTailLossProbeInCWR(t *testing.T) {
+	s := newScripted(t, func(c *Config) { c.ECN = true })
+	size := s.c.segmentSize()
+	s.write(4 * size)
+	s.drain()
+	s.in(s.seg(header.TCPFlagEce, s.c.snd.una.Add(seqnum.Size(size)), ""))
+	s.drain()
+	if s.c.loss.phase != phaseCWR {
+		t.Fatalf("phase %d", s.c.loss.phase)
+	}
+	s.tick(s.now.Add(time.Second))
+	if n := s.c.Counters(); len(s.drain()) != 1 || n.TailLossProbes != 1 || n.Timeouts != 0 {
+		t.Errorf("no probe before the timeout: %+v", *n)
+	}
+}
+
+// A loss that a tail loss probe repaired reduces the window, and that is said
+// with CWR like any reduction.
+// https://www.rfc-editor.org/rfc/rfc3168#section-6.1.2
+func TestRepairedTailLossSaysCWR(t *testing.T) {
+	s := newScripted(t, func(c *Config) { c.ECN = true })
+	size := s.c.segmentSize()
+	s.write(2 * size)
+	s.drain()
+	s.tick(s.now.Add(time.Second))
+	if len(s.drain()) != 1 || s.c.Counters().TailLossProbes != 1 {
+		t.Fatal("no probe")
+	}
+	end := s.c.snd.nxt
+	s.now = s.now.Add(10 * time.Millisecond)
+	s.in(s.seg(0, end, ""))
+	s.write(size)
+	s.drain()
+	s.now = s.now.Add(10 * time.Millisecond)
+	s.in(s.seg(0, s.c.snd.nxt, ""))
+	s.write(size)
+	out := s.drain()
+	if len(out) != 1 || !out[0].Has(header.TCPFlagCwr) {
+		t.Errorf("%d segments, and no CWR after the window was reduced", len(out))
+	}
+}

@@ -48,7 +48,8 @@ func newDriven(t *testing.T, in *tape) *driven {
 	how := in.byte()
 	bits := in.byte()
 	cfg := Config{
-		ISS: seqnum.Value(uint32(in.word()) << 16), TSOffset: uint32(in.word()) << 16,
+		// The last numbers before an overflow: both spaces wrap within a few bytes.
+		ISS: seqnum.Value(uint32(in.word())<<16 | 0xfff8), TSOffset: uint32(in.word())<<16 | 0xff00,
 		MSS: in.word(), GSOMax: int(bits&1) * 65535,
 		RcvBuf: 1 + int(in.word())<<(bits>>6), SndBuf: 1 + int(in.word()),
 		WindowScaling: bits&2 != 0, Timestamps: bits&4 != 0, SACK: bits&8 != 0,

@@ -102,11 +102,11 @@ func (c *Conn) ackSYN(now Time, s *Segment) {
 	c.snd.una = c.snd.iss.Add(1)
 	c.stats.Delivered++
 	if c.owed.synSends == 1 {
-		c.rtt.sample(s.arrival(now).Sub(c.owed.synSent))
+		c.rtt.sample(now, s.arrival(now).Sub(c.owed.synSent))
 	} else if c.tstamp.on && s.Options.HasTS && s.Options.TSEcr != 0 {
 		// Sent again, or by a cookie: the echo tells which was answered.
 		if rtt, ok := c.tstamp.elapsed(s.arrival(now), s.Options.TSEcr); ok {
-			c.rtt.sample(rtt)
+			c.rtt.sample(now, rtt)
 		}
 	}
 	c.timers.stop(timerRTO)

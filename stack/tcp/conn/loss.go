@@ -167,7 +167,7 @@ func (c *Conn) enterRecovery(now Time, news int64) {
 func (c *Conn) reduce(now Time, to phase, why cc.Signal, news int64) {
 	if c.loss.phase < phaseCWR {
 		c.cc.OnCongestion(cc.Congestion{Now: int64(now), Signal: why, Flight: c.flightBefore(), MSS: c.segmentSize()})
-		c.loss.undo.begin(c)
+		c.loss.mayUndo(c.snd.una)
 		first := int64(0)
 		if to == phaseRecovery {
 			first = int64(c.segmentSize())

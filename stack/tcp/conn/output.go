@@ -86,8 +86,9 @@ func (c *Conn) outputSYN(now Time, out *Segment) bool {
 		if c.cfg.ecn {
 			out.Flags |= header.TCPFlagEce
 		}
-	} else if c.cfg.ecn {
-		// https://www.rfc-editor.org/rfc/rfc3168#section-6.1.1
+	} else if c.cfg.ecn && c.owed.synSends == 0 {
+		// Only the first asks: it may be why there was no answer.
+		// https://www.rfc-editor.org/rfc/rfc3168#section-6.1.1.1
 		out.Flags |= header.TCPFlagEce | header.TCPFlagCwr
 	}
 	// https://www.rfc-editor.org/rfc/rfc7323#section-2.2 : the window of a SYN

@@ -27,12 +27,12 @@ func (c *Conn) onPersist(now Time) {
 		return
 	}
 	if c.givenUp(now) {
-		c.fail(ErrTimeout)
+		c.giveUp()
 		return
 	}
 	if c.burden() {
 		c.oweAbort()
-		c.fail(ErrTimeout)
+		c.giveUp()
 		return
 	}
 	c.loss.retries++
@@ -88,7 +88,7 @@ func (c *Conn) onKeepalive(now Time) {
 	case silent < k.Idle:
 		c.timers.set(timerKeepalive, c.rcv.last.Add(k.Idle))
 	case c.user.keepalives > 0 && c.keptTooLong(silent, k):
-		c.fail(ErrTimeout)
+		c.giveUp()
 		// https://www.rfc-editor.org/rfc/rfc9293#section-3.10.5 : <SEQ=SND.NXT><CTL=RST>
 		c.owed.reset, c.owed.rst = true, rst{seq: c.snd.nxt, flags: header.TCPFlagRst}
 	default:

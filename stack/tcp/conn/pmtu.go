@@ -1,6 +1,8 @@
 package conn
 
 import (
+	"time"
+
 	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
 )
 
@@ -16,7 +18,25 @@ func (c *Conn) PathError(now Time, seq seqnum.Value, err error) DropReason {
 	if c.state == StateSynSent || c.state == StateSynReceived && (c.early.serves || c.cfg.likeLinux) {
 		c.fail(err)
 	}
+	c.soft = softError{now, err}
 	return NotDropped
+}
+
+// softError is what the path said last.
+type softError struct {
+	at  Time
+	err error
+}
+
+// giveUp ends a connection whose peer has been silent for too long. If the path
+// has said why, and the peer nothing since, that is the reason.
+// https://www.rfc-editor.org/rfc/rfc1122#page-103 (section 4.2.3.9)
+func (c *Conn) giveUp() {
+	if c.soft.err != nil && c.rcv.last <= c.soft.at {
+		c.fail(c.soft.err)
+		return
+	}
+	c.fail(ErrTimeout)
 }
 
 // PathMTU tells that a segment of ours that began at seq was too big; mss is
@@ -35,10 +55,10 @@ func (c *Conn) PathMTU(now Time, seq seqnum.Value, mss uint16) DropReason {
 		}
 		return NotDropped
 	}
+	c.cfg.pathMSS = min(c.cfg.pathMSS, mss)
 	if mss >= c.snd.mss {
 		return NotDropped
 	}
-	c.cfg.pathMSS = mss
 	c.snd.mss = mss
 	if c.board.recut(uint32(c.segmentSize())) {
 		// Not congestion: the window stays, and only its segments are lost.
@@ -61,15 +81,56 @@ const (
 	floorMSS         = 256
 )
 
+// blackHole is a suspicion of one. A path that was down for a while looks just the
+// same, so full segments are tried again as soon as what timed out has come
+// through. If they time out at once they stay small, and are tried again seldom.
+type blackHole struct {
+	full  uint16       // the segment size when it was suspected; 0: it is not
+	retry Time         // not to be tried again before
+	tried bool         // full segments are on trial,
+	until seqnum.Value // which this acknowledgement ends
+}
+
+const (
+	// trialRetries is blackHoleRetries for segments on trial.
+	trialRetries = 2
+	// blackHoleMemory is for how long a black hole that was found is believed.
+	// https://www.rfc-editor.org/rfc/rfc1191#section-6.3
+	blackHoleMemory = 10 * time.Minute
+)
+
 // suspectBlackHole makes segments smaller when full ones time out again and
 // again. https://www.rfc-editor.org/rfc/rfc4821#section-7.7
-func (c *Conn) suspectBlackHole() {
-	size := uint32(c.segmentSize())
-	if c.loss.retries < blackHoleRetries || c.snd.mss <= floorMSS || c.board.recs[0].size < size {
+func (c *Conn) suspectBlackHole(now Time) {
+	h, patience := &c.hole, blackHoleRetries
+	again := h.tried
+	if again {
+		patience = trialRetries
+	}
+	if c.loss.retries < patience || c.snd.mss <= floorMSS || c.board.recs[0].size < uint32(c.segmentSize()) {
 		return
+	}
+	if h.full == 0 {
+		*h = blackHole{full: c.snd.mss}
+		if again {
+			h.retry = now.Add(blackHoleMemory)
+		}
 	}
 	c.snd.mss = max(min(c.snd.mss/2, baseMSS), floorMSS)
 	c.board.recut(uint32(c.segmentSize()))
+}
+
+// tryFull makes segments full again after a black hole was suspected.
+func (c *Conn) tryFull(now Time) {
+	h := &c.hole
+	switch {
+	case c.loss.phase != phaseOpen:
+	case h.full != 0 && now >= h.retry:
+		c.snd.mss = min(h.full, c.cfg.pathMSS, orDefault(c.user.opts.MaxSegment, h.full))
+		*h = blackHole{tried: true, until: c.snd.nxt.Add(seqnum.Size(c.snd.mss))}
+	case h.tried && h.until.LessThanEq(c.snd.una):
+		h.tried = false
+	}
 }
 
 // ours reports whether seq could have been in flight; an error about anything

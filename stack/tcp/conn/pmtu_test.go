@@ -72,3 +72,51 @@ func TestTimeoutOfSmallDataKeepsTheSegmentSize(t *testing.T) {
 		t.Errorf("segment size %d", size)
 	}
 }
+
+// A path that was down for long looks as if it swallowed large packets. When it
+// is up again segments are full ones again.
+// https://www.rfc-editor.org/rfc/rfc4821#section-7.7
+func TestOutageDoesNotKeepSegmentsSmall(t *testing.T) {
+	w := established(t)
+	w.pump(w.a, noise(100_000, 1), time.Minute)
+	w.fate = func(*host, *Segment) (time.Duration, int) { return 0, 0 }
+	w.a.write(w, noise(100_000, 2))
+	w.run(40*time.Second, nil)
+	if size := w.a.c.Info(w.now).SndMSS; size >= 1448 {
+		t.Fatalf("segment size %d after an outage of 40 s: no black hole is suspected", size)
+	}
+	w.fate = nil
+	w.pump(w.a, noise(100_000, 3), time.Minute)
+	if size := w.a.c.Info(w.now).SndMSS; size != 1448 {
+		t.Errorf("segment size %d after the outage", size)
+	}
+	w.fate = func(*host, *Segment) (time.Duration, int) { return 0, 0 }
+	w.a.write(w, noise(100_000, 4))
+	w.run(2*time.Second, nil)
+	if size := w.a.c.Info(w.now).SndMSS; size != 1448 {
+		t.Errorf("segment size %d two seconds into another outage: the last one is held against the path", size)
+	}
+}
+
+// A path that does swallow them is tried again after ten minutes, not at every
+// recovery. https://www.rfc-editor.org/rfc/rfc1191#section-6.3
+func TestBlackHoleIsTriedAgainSeldom(t *testing.T) {
+	w := established(t)
+	narrow(w, 700, false)
+	w.pump(w.a, noise(100_000, 1), 5*time.Minute)
+	before := w.a.c.Counters().Timeouts
+	for range 5 {
+		w.run(time.Minute, nil)
+		w.pump(w.a, noise(100_000, 2), 5*time.Minute)
+	}
+	if n := w.a.c.Counters().Timeouts - before; n > 2 {
+		t.Errorf("%d timeouts in five minutes once the black hole was known", n)
+	}
+	w.fate = nil
+	w.run(10*time.Minute, nil)
+	w.pump(w.a, noise(100_000, 3), time.Minute)
+	w.pump(w.a, noise(100_000, 3), time.Minute)
+	if size := w.a.c.Info(w.now).SndMSS; size != 1448 {
+		t.Errorf("segment size %d ten minutes later, on a path that takes large packets", size)
+	}
+}

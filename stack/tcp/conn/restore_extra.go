@@ -68,6 +68,8 @@ func (c *Conn) restoreExtra(now Time, x *repair.Extra) {
 		smoothed: boundRTT(x.RTT.Smoothed),
 		variance: boundRTT(x.RTT.Variance),
 		min:      boundRTT(x.RTT.Min),
+		recent:   boundRTT(x.RTT.Min),
+		turn:     now.Add(minRTTWindow / 2),
 		latest:   boundRTT(x.RTT.Latest),
 		backoff:  min(x.RTT.Backoff, 32),
 	}

@@ -44,14 +44,14 @@ func (c *Conn) onRTO(now Time) {
 		return
 	}
 	if c.givenUp(now) {
-		c.fail(ErrTimeout)
+		c.giveUp()
 		return
 	}
 	c.stats.Timeouts++
 	c.enterLoss(now)
 	c.rtt.backOff(&c.cfg)
 	c.loss.retries++
-	c.suspectBlackHole()
+	c.suspectBlackHole(now)
 	c.timers.set(timerRTO, c.timeoutAt(now))
 }
 
@@ -79,7 +79,7 @@ func (c *Conn) burden() bool {
 func (c *Conn) onSYNTimeout(now Time) {
 	late := c.user.opts.UserTimeout > 0 && now.Sub(c.loss.stalled) >= c.user.opts.UserTimeout
 	if late || c.loss.retries >= c.cfg.synRetries {
-		c.fail(ErrTimeout)
+		c.giveUp()
 		return
 	}
 	c.stats.Timeouts++
@@ -96,7 +96,7 @@ func (c *Conn) enterLoss(now Time) {
 		// A repeated timeout of the same data is no news about congestion.
 		// https://www.rfc-editor.org/rfc/rfc5681#section-3.1 (equation 4)
 		c.cc.OnCongestion(cc.Congestion{Now: int64(now), Signal: cc.Timeout, Flight: c.flightBefore(), MSS: c.segmentSize()})
-		l.undo.begin(c)
+		l.mayUndo(c.snd.una)
 		l.undo.armed = calm
 	}
 	// Only the first timeout of an undisturbed flight can be told from a

@@ -8,10 +8,17 @@ type rttState struct {
 	smoothed time.Duration // SRTT; 0: no sample yet
 	variance time.Duration // RTTVAR
 	latest   time.Duration
-	min      time.Duration // the least seen; 0: none
+	min      time.Duration // the least of late, see minRTTWindow; 0: none
+	recent   time.Duration // the least since half a window before turn
+	turn     Time          // when the next half begins
 	backoff  uint8         // doublings of the timeout in force
 	unsure   bool          // the handshake timed out, and gave no sample
 }
+
+// minRTTWindow is for how long the least round trip counts, so that a path that
+// has become longer shows: half of it at least (Linux tcp_min_rtt_wlen).
+// https://www.rfc-editor.org/rfc/rfc8985#section-6.2 (step 1)
+const minRTTWindow = 300 * time.Second
 
 // minRTT floors a sample: in virtual time, and on a coarse clock, an answer
 // can come at the very moment of the question.
@@ -26,13 +33,11 @@ func (r *rttState) init() { *r = rttState{} }
 
 // sample takes a round trip that is not ambiguous (Karn's algorithm is the
 // caller's). https://www.rfc-editor.org/rfc/rfc6298#section-2
-func (r *rttState) sample(d time.Duration) {
+func (r *rttState) sample(now Time, d time.Duration) {
 	d = max(d, minRTT)
 	r.latest = d
 	r.backoff = 0 // which stays until this: the second half of Karn's algorithm
-	if r.min == 0 || d < r.min {
-		r.min = d
-	}
+	r.least(now, d)
 	if r.smoothed == 0 {
 		r.smoothed, r.variance = d, d/2
 		return
@@ -43,6 +48,21 @@ func (r *rttState) sample(d time.Duration) {
 	}
 	r.variance += (diff - r.variance) / 4
 	r.smoothed += (d - r.smoothed) / 8
+}
+
+// least keeps the least sample of this half of a window and the one before.
+func (r *rttState) least(now Time, d time.Duration) {
+	switch {
+	case now < r.turn:
+		r.recent = min(r.recent, d)
+		r.min = min(r.min, d)
+		return
+	case r.recent == 0 || now.Sub(r.turn) >= minRTTWindow/2:
+		r.min = d // what there was is too old
+	default:
+		r.min = min(r.recent, d)
+	}
+	r.recent, r.turn = d, now.Add(minRTTWindow/2)
 }
 
 // base is the timeout without backoff. The minimum bounds the variance term

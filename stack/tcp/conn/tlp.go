@@ -34,7 +34,7 @@ func (c *Conn) armTailLoss(now Time) {
 	rtt := max(c.rtt.smoothed, c.rtt.latest)
 	wait := 2*rtt + 2*time.Millisecond
 	switch c.loss.phase {
-	case phaseOpen:
+	case phaseOpen, phaseCWR:
 		if !c.cfg.sack || !c.cfg.rack || c.board.sacked.segs > 0 {
 			return
 		}
@@ -60,7 +60,7 @@ func (c *Conn) onTailLoss(now Time) {
 		return
 	}
 	switch c.loss.phase {
-	case phaseOpen:
+	case phaseOpen, phaseCWR:
 		c.loss.tail.due = true
 	case phaseRecovery:
 		c.probeRecovery()
@@ -123,6 +123,7 @@ func (c *Conn) tailAcked(now Time, ack seqnum.Value, dsack, news, empty bool) {
 	}
 	*t = tailLoss{}
 	if repaired && c.loss.phase < phaseCWR {
+		c.ecn.cwr = c.cfg.ecn
 		c.cc.OnCongestion(cc.Congestion{Now: int64(now), Signal: cc.Loss, Flight: c.flightBefore(), MSS: c.segmentSize()})
 	}
 }

@@ -14,9 +14,10 @@ type undoState struct {
 	resent bool
 }
 
-func (u *undoState) begin(c *Conn) {
-	*u = undoState{armed: true, from: c.snd.una}
-	c.loss.undone, c.loss.resentTS = false, 0
+// mayUndo remembers a reduction made when una was the oldest unacknowledged.
+func (l *lossState) mayUndo(una seqnum.Value) {
+	l.undo = undoState{armed: true, from: una}
+	l.undone, l.resentTS = false, 0
 }
 
 func (u *undoState) end() { *u = undoState{} }
@@ -74,6 +75,6 @@ func (c *Conn) undo(now Time) {
 	c.loss.undone = true
 	c.board.unmarkAll()
 	c.loss.undo.end()
-	c.loss.frto, c.loss.held = false, false
+	c.loss.frto, c.loss.held, c.loss.insist = false, false, false
 	c.loss.phase = phaseOpen
 }
