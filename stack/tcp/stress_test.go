@@ -16,7 +16,8 @@ import (
 	"github.com/tcprepair/ustack/stack/tcp"
 )
 
-// Many connections at once, within one stack and between two, all whole.
+// Fault 16: connections beyond twenty or so at once hang. Within one stack and
+// between two, all are whole.
 func TestManyConnections(t *testing.T) {
 	const n, size = 100, 64 << 10
 	loop := alone(t)
@@ -68,7 +69,7 @@ func TestManyConnections(t *testing.T) {
 	}
 }
 
-// A read deadline that fires while data arrives loses none of it.
+// Fault 17: a read deadline that fires while data arrives loses some of it.
 func TestDeadlineLosesNothing(t *testing.T) {
 	s := pair(t)
 	client, server := connect(t, s, families[0], 7)

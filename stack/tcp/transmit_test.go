@@ -117,7 +117,8 @@ func (w *wire) packet() []byte {
 	return bytes.Clone(v.AsSlice())
 }
 
-// An ICMP error ends an attempt to connect; its eight quoted bytes are enough.
+// Fault 15: an ICMP error during the handshake is lost. It ends the attempt, its
+// eight quoted bytes are enough, and the user learns which it was.
 func TestICMPWhileConnecting(t *testing.T) {
 	w := newWire(t)
 	ep := newEndpoint(t, w.stack, families[0], new(waiter.Queue))

@@ -1,7 +1,9 @@
 package conn
 
 import (
+	"io"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -174,6 +176,76 @@ func TestFaultWriteLargerThanTheWindow(t *testing.T) {
 			t.Errorf("window %d: %d bytes took %d round trips, want at most %d", window, size, trips, most)
 		}
 	}
+}
+
+// Fault 10: the window is not opened again after a drain, or more is advertised
+// than is taken: data within the window is dropped. Segments of any size fill it
+// to its edge, out of order as well, and all of it is there to be read.
+func TestFaultAdvertisedWindowIsTaken(t *testing.T) {
+	for _, buffer := range []int{3000, 65535, 1 << 20} {
+		for _, size := range []int{1, 100, 1448, 40_000} {
+			for _, backwards := range []bool{false, true} {
+				fillTheWindow(t, buffer, size, backwards)
+			}
+		}
+	}
+}
+
+func fillTheWindow(t *testing.T, buffer, size int, backwards bool) {
+	t.Helper()
+	if buffer/size > 4096 {
+		return // nothing new, and slow
+	}
+	w := established(t, func(a, b *Config) { b.RcvBuf = buffer })
+	c := &w.b.c
+	c.oweAck()
+	total := drain(w, c)
+	first := total
+	for round := range 3 {
+		if total < first/2 {
+			t.Fatalf("buffer %d, size %d, round %d: a window of %d, %d at first", buffer, size, round, total, first)
+		}
+		start := c.rcv.nxt
+		var offsets []int
+		for at := 0; at < total; at += size {
+			offsets = append(offsets, at)
+		}
+		if backwards {
+			slices.Reverse(offsets)
+		}
+		for _, at := range offsets {
+			n := min(size, total-at)
+			s := Segment{Seq: start.Add(seqnum.Size(at)), Ack: c.snd.una, Flags: header.TCPFlagAck, Window: 1000, Payload: payload(make([]byte, n))}
+			s.Options.HasTS, s.Options.TSVal = true, c.tstamp.recent
+			if reason := c.Input(w.now, &s); reason != NotDropped {
+				t.Fatalf("buffer %d, size %d, backwards %v, round %d: byte %d of a window of %d is refused: %s",
+					buffer, size, backwards, round, at, total, reason)
+			}
+		}
+		if c.Readable() < total {
+			t.Fatalf("buffer %d, size %d, backwards %v: %d readable of %d", buffer, size, backwards, c.Readable(), total)
+		}
+		drain(w, c) // acknowledges all
+		if _, err := c.Read(w.now, io.Discard, 1<<30, false); err != nil {
+			t.Fatal(err)
+		}
+		if total = drain(w, c); total == 0 {
+			t.Fatalf("buffer %d, size %d, backwards %v: nothing tells the peer that the window is open", buffer, size, backwards)
+		}
+	}
+}
+
+// drain takes what a connection has to send and returns the last window in it.
+func drain(w *world, c *Conn) (window int) {
+	var out Segment
+	for c.Output(w.now, &out) {
+		window = int(out.Window) << c.rcv.wscale
+		out.Release()
+	}
+	if err := c.check(); err != nil {
+		w.t.Fatal(err)
+	}
+	return window
 }
 
 // Fault 15: an ICMP error during the handshake is lost, or worse.
