@@ -22,6 +22,9 @@ const (
 	holdBytes = 4 << 20
 	// holdFor is far longer than a move takes.
 	holdFor = 10 * time.Second
+	// buryFor is far longer than a frame takes to get to a kernel that the
+	// connection has left.
+	buryFor = time.Second
 )
 
 // inn is a TCP that connections move to and from.
@@ -51,7 +54,7 @@ type kernelInn struct {
 }
 
 func newKernelInn(ns *netlab.Namespace) *kernelInn {
-	return &kernelInn{ns: ns, factory: &linux.Factory{Do: ns.Do}}
+	return &kernelInn{ns: ns, factory: &linux.Factory{Do: ns.Do, Tombstone: buryFor}}
 }
 
 func (*kernelInn) String() string { return "kernel" }

@@ -26,7 +26,7 @@ const (
 type country struct {
 	lab     *netlab.Lab
 	cluster *netlab.Cluster
-	capture *netlab.Capture // of resets, at the peer
+	capture *netlab.Capture // of FINs and RSTs, at the peer
 	inns    []inn           // in the order of the switch: kernels first
 }
 
@@ -44,7 +44,7 @@ func newCountry(kernels, stacks int) (_ *country, err error) {
 	if c.cluster, err = lab.Cluster(netlab.Link{}, kernels, stacks); err != nil {
 		return nil, err
 	}
-	c.capture, err = c.cluster.Peer.Capture(c.cluster.PeerDevice.Name, netlab.CaptureConfig{ResetsOnly: true})
+	c.capture, err = c.cluster.Peer.Capture(c.cluster.PeerDevice.Name, netlab.CaptureConfig{EndsOnly: true})
 	if err != nil {
 		return nil, err
 	}
@@ -86,9 +86,6 @@ func (c *country) close() {
 	}
 	c.lab.Close()
 }
-
-// resets is how many RSTs were on the wire, whoever sent them.
-func (c *country) resets() int { return len(c.capture.Packets()) + c.capture.Missed() }
 
 // trip is a connection that travels, and its two parties.
 type trip struct {
@@ -174,8 +171,6 @@ func (t *trip) arrive() error {
 	if err := errors.Join(t.here.talk(t.guest.conn()), <-t.talking); err != nil {
 		return err
 	}
-	// Where a FIN was sent twice, its second acknowledgement may find nobody any
-	// more, who answers with a RST; that is not the moves' doing.
 	t.rst = t.resets() - t.before
 	switch {
 	case !t.here.in.ended || !t.atPeer.in.ended:

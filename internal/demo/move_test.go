@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -42,7 +41,7 @@ func TestMoveMatrix(t *testing.T) {
 					t.Fatal(err)
 				}
 				if trip.rst > 0 {
-					t.Errorf("%d RSTs on the wire: %v", trip.rst, c.describeResets())
+					t.Errorf("%d RSTs on the wire: %q", trip.rst, c.strayResets())
 				}
 				slices.Sort(trip.took)
 				t.Logf("%d moves: %v in the median, %v at most; %d MiB sent, %d received", len(trip.took),
@@ -50,18 +49,6 @@ func TestMoveMatrix(t *testing.T) {
 			})
 		}
 	}
-}
-
-// describeResets tells what resets were on the wire, for a failed test.
-func (c *country) describeResets() (lines []string) {
-	for _, r := range c.capture.Packets() {
-		tcp, from := r.TCP(), "a host"
-		if r.Out {
-			from = "the peer"
-		}
-		lines = append(lines, fmt.Sprintf("%v from %s: seq %d, ack %d (%t)", r.Time.Format("05.000000"), from, tcp.Seq, tcp.Ack, tcp.ACK))
-	}
-	return lines
 }
 
 // The whole demo, with fewer moves. The last line has exactly the keys that are

@@ -28,17 +28,17 @@ type CaptureConfig struct {
 	// MaxPackets is how many frames are kept in memory; later ones are only
 	// counted (Missed). 0 means 100,000.
 	MaxPackets int
-	// ResetsOnly records only TCP segments with RST. The kernel sorts them out,
-	// so that none is missed however much else passes.
-	ResetsOnly bool
+	// EndsOnly records only TCP segments with FIN or RST. The kernel sorts them
+	// out, so that none is missed however much else passes.
+	EndsOnly bool
 	// PCAP receives each frame in pcap format, if not nil. It is written to
 	// from the capture's goroutine, up to Close.
 	PCAP io.Writer
 }
 
-// onlyResets passes Ethernet frames of TCP with RST, without IPv6 extension
+// onlyEnds passes Ethernet frames of TCP with FIN or RST, without IPv6 extension
 // headers.
-var onlyResets = []unix.SockFilter{
+var onlyEnds = []unix.SockFilter{
 	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 12},
 	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ETH_P_IP, Jf: 5},
 	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 14 + 9},
@@ -50,7 +50,7 @@ var onlyResets = []unix.SockFilter{
 	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 14 + 6},
 	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.IPPROTO_TCP, Jf: 3},
 	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 14 + 40 + 13},
-	{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: 4, Jf: 1},
+	{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: 1 | 4, Jf: 1},
 	{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
 	{Code: unix.BPF_RET | unix.BPF_K, K: 0},
 }
@@ -124,9 +124,9 @@ func (ns *Namespace) Capture(device string, cfg CaptureConfig) (*Capture, error)
 	if err != nil {
 		return nil, err
 	}
-	if cfg.ResetsOnly {
+	if cfg.EndsOnly {
 		if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
-			&unix.SockFprog{Len: uint16(len(onlyResets)), Filter: &onlyResets[0]}); err != nil {
+			&unix.SockFprog{Len: uint16(len(onlyEnds)), Filter: &onlyEnds[0]}); err != nil {
 			_ = unix.Close(fd)
 			return nil, fmt.Errorf("netlab: capture at %s: SO_ATTACH_FILTER: %w", device, err)
 		}

@@ -3,6 +3,7 @@ package linux
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,6 +27,11 @@ type Factory struct {
 	// listener holds. One of which the snapshot says that the peer opened it came
 	// of a listener, and may live beside one here too.
 	BesideListener bool
+	// Tombstone is how long the place of a frozen connection is kept once its
+	// Socket is closed, if Bury has not done so: late segments draw no reset
+	// meanwhile. Zero: not at all. Only this process can restore a connection
+	// there before it is over.
+	Tombstone time.Duration
 }
 
 var (

@@ -68,11 +68,17 @@ func (f *Factory) entomb(flow repair.Flow, lifetime time.Duration) (*holder, err
 	if s.fd < 0 || !s.filter.attached {
 		return nil, nil
 	}
+	return s.entomb(lifetime)
+}
+
+// entomb makes a holder of a connection that is frozen by its filter. s.mu is
+// held.
+func (s *Socket) entomb(lifetime time.Duration) (*holder, error) {
 	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, failed("F_DUPFD_CLOEXEC", err)
 	}
-	return (&holder{factory: *f, key: k, fd: fd, tomb: true, of: s}).settle(lifetime)
+	return (&holder{factory: s.factory, key: *s.at, fd: fd, tomb: true, of: s}).settle(lifetime)
 }
 
 // hold makes a holder of a fresh socket, or of a tombstone of ours. What comes

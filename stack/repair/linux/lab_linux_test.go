@@ -68,6 +68,13 @@ func newWorld(t testing.TB) *world {
 
 // factory makes sockets of a host.
 func (w *world) factory(host int) *linux.Factory {
+	f := w.bare(host)
+	f.Tombstone = limit
+	return f
+}
+
+// bare is a Factory with nothing set beyond where it is.
+func (w *world) bare(host int) *linux.Factory {
 	return &linux.Factory{Do: w.Hosts[host].Kernel.Do}
 }
 

@@ -116,15 +116,17 @@ func TestTombstone(t *testing.T) {
 		w := newWorld(t)
 		peer, host := w.connect(0)
 		flow := flowOf(host)
-		s := w.freeze(0, host)
+		s, err := w.bare(0).FromConn(host)
+		must(t, err)
+		must(t, s.SetRepair(repair.On))
+		must(t, host.Close())
 		var tomb repair.Reservation
 		if bury {
-			var err error
 			tomb, err = w.factory(0).Bury(flow, limit)
 			must(t, err)
 		}
 		must(t, s.Close())
-		_, err := peer.Write(late[:1000])
+		_, err = peer.Write(late[:1000])
 		must(t, err)
 		if !bury {
 			eventually(t, "a reset", func() bool { return w.resets() > 0 })
@@ -139,6 +141,25 @@ func TestTombstone(t *testing.T) {
 		}
 		tomb.Cancel()
 		eventually(t, "a reset after it", func() bool { return w.resets() > 0 })
+	}
+}
+
+// A Factory's Sockets leave a tombstone by themselves, which ends.
+func TestTombstoneOfClose(t *testing.T) {
+	w := newWorld(t)
+	peer, host := w.connect(0)
+	f := w.bare(0)
+	f.Tombstone = time.Second
+	s, err := f.FromConn(host)
+	must(t, err)
+	must(t, s.SetRepair(repair.On))
+	must(t, errors.Join(host.Close(), s.Close()))
+	closed := time.Now()
+	_, err = peer.Write(late[:1000])
+	must(t, err)
+	eventually(t, "a reset", func() bool { return w.resets() > 0 })
+	if lasted := time.Since(closed); lasted < f.Tombstone {
+		t.Errorf("a reset after %v, of %v", lasted, f.Tombstone)
 	}
 }
 

@@ -184,12 +184,17 @@ func (s *Socket) dropCatch() error {
 
 // Close implements repair.Socket. A frozen connection ends without a FIN or a
 // RST once all descriptors of it are closed, and the peer's next segment then
-// draws a RST unless a tombstone holds its place (Factory.Bury).
+// draws a RST unless a tombstone holds its place (Factory.Tombstone,
+// Factory.Bury).
 func (s *Socket) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fd < 0 {
 		return nil
+	}
+	if s.factory.Tombstone > 0 && s.at != nil && s.filter.attached {
+		// If the place is kept already, so much the better.
+		_, _ = s.entomb(s.factory.Tombstone)
 	}
 	s.unregister()
 	err := s.dropCatch()
