@@ -177,6 +177,39 @@ func (h *holder) Cancel() {
 	h.end()
 }
 
+// rest puts a socket that has nothing to send in the place of the connection
+// that has gone, because the kernel's timers repeat what was not acknowledged to
+// a frozen one too. If that fails the place is given up.
+func (h *holder) rest() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.fd < 0 {
+		return
+	}
+	if err := h.factory.do(h.renew); err != nil {
+		h.forget()
+		h.end()
+	}
+}
+
+// renew is again, with no moment at which the place has no owner where that is
+// possible: see giveWay.
+func (h *holder) renew() error {
+	device, err := deviceTowards(h.key.flow.Remote.Addr())
+	if err != nil || h.bindTo(device) != nil {
+		return h.again()
+	}
+	fd, err := h.factory.occupy(h.key.flow)
+	if err != nil {
+		return err
+	}
+	_, swallowed := h.count()
+	_ = disconnect(h.fd) // there may be other descriptors of it
+	_ = unix.Close(h.fd)
+	h.fd, h.before = fd, drops(fd)-swallowed
+	return nil
+}
+
 // forget takes the holder off the list.
 func (h *holder) forget() {
 	places.Lock()

@@ -68,15 +68,22 @@ func (s *Socket) unregister() {
 	s.at = nil
 }
 
-// unbury gives up the tombstone of a connection that has not gone after all.
-func (s *Socket) unbury() {
+// tombstone is the holder that has been made of the frozen connection, or nil.
+func (s *Socket) tombstone() *holder {
 	if s.at == nil {
-		return
+		return nil
 	}
 	places.Lock()
-	h := places.held[*s.at]
-	places.Unlock()
-	if h != nil && h.of == s {
+	defer places.Unlock()
+	if h := places.held[*s.at]; h != nil && h.of == s {
+		return h
+	}
+	return nil
+}
+
+// unbury gives up the tombstone of a connection that has not gone after all.
+func (s *Socket) unbury() {
+	if h := s.tombstone(); h != nil {
 		h.Cancel()
 	}
 }

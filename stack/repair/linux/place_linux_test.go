@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tcprepair/ustack/internal/netlab"
 	"github.com/tcprepair/ustack/stack/repair"
 	"github.com/tcprepair/ustack/stack/repair/linux"
 )
@@ -116,6 +117,9 @@ func TestTombstone(t *testing.T) {
 		w := newWorld(t)
 		peer, host := w.connect(0)
 		flow := flowOf(host)
+		w.Switch.Silence(false, true)
+		_, err := host.Write(late[:1000]) // to be repeated
+		must(t, err)
 		s, err := w.bare(0).FromConn(host)
 		must(t, err)
 		must(t, s.SetRepair(repair.On))
@@ -126,6 +130,7 @@ func TestTombstone(t *testing.T) {
 			must(t, err)
 		}
 		must(t, s.Close())
+		w.Switch.Silence(false, false)
 		_, err = peer.Write(late[:1000])
 		must(t, err)
 		if !bury {
@@ -138,6 +143,9 @@ func TestTombstone(t *testing.T) {
 		})
 		if n := w.resets(); n > 0 {
 			t.Errorf("%d RSTs on the wire", n)
+		}
+		if n := w.capture.Count(func(c netlab.Captured) bool { return !c.Out && c.PayloadLen() > 0 }); n > 0 {
+			t.Errorf("what has gone has sent %d segments", n)
 		}
 		tomb.Cancel()
 		eventually(t, "a reset after it", func() bool { return w.resets() > 0 })

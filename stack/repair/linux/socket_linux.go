@@ -196,9 +196,13 @@ func (s *Socket) Close() error {
 		// If the place is kept already, so much the better.
 		_, _ = s.entomb(s.factory.Tombstone)
 	}
+	tomb := s.tombstone()
 	s.unregister()
 	err := s.dropCatch()
 	err = errors.Join(err, failed("close", unix.Close(s.fd)))
 	s.fd = -1
+	if tomb != nil {
+		tomb.rest()
+	}
 	return err
 }
