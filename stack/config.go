@@ -160,6 +160,11 @@ func (c *Config) validGateways() error {
 			return fmt.Errorf("gateway %v: there is one for that IP version already", g)
 		}
 		*have = true
+		for _, p := range c.Addresses {
+			if p.Addr() == g {
+				return fmt.Errorf("gateway %v: this is an address of the stack itself", g)
+			}
+		}
 		if !c.onLink(g) {
 			return fmt.Errorf("gateway %v is not on the network of any address", g)
 		}

@@ -29,7 +29,7 @@ namespaces of its own, and leaves nothing behind. The last line is JSON.
 func (c *demoFreezeCmd) Run(ctx context.Context, s streams) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	return demo.Run(ctx, s.out, demo.Options{Link: c.Link, Small: c.Small})
+	return once(demo.Run(ctx, s.out, demo.Options{Link: c.Link, Small: c.Small}))
 }
 
 type demoMoveCmd struct{}
@@ -38,5 +38,14 @@ type demoMoveCmd struct{}
 func (*demoMoveCmd) Run(ctx context.Context, s streams) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	return demo.RunMoves(ctx, s.out, demo.MoveOptions{})
+	return once(demo.RunMoves(ctx, s.out, demo.MoveOptions{}))
+}
+
+// once keeps a failure from being told twice: by the program in the demo's
+// namespaces, and by this one.
+func once(err error) error {
+	if err == demo.ErrFailed {
+		return told(exitFail)
+	}
+	return err
 }

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"sync/atomic"
 
 	"github.com/tcprepair/ustack/internal/daemon"
 	"github.com/tcprepair/ustack/stack/repair"
@@ -19,7 +19,7 @@ const (
 )
 
 type dumpCmd struct {
-	client
+	control
 	ID  uint64 `arg:"" optional:"" help:"The connection's number in \"ustack conns\"."`
 	PID int    `name:"pid" placeholder:"PID" help:"Dump a socket of the kernel instead: one of this process ..."`
 	FD  int    `name:"fd" default:"-1" placeholder:"FD" help:"... with this descriptor number."`
@@ -29,50 +29,79 @@ type dumpCmd struct {
 
 // Help implements kong.HelpProvider.
 func (*dumpCmd) Help() string {
-	return `The connection is frozen and read out. It then stays frozen: whoever sets it down elsewhere ends it here
-with "ustack dump --then bury", or lets it go on here with "ustack repair off ID". If the dump cannot be
-written the connection goes on as before.
+	return `The connection is frozen and read out. It then stays frozen: whoever has set it down elsewhere ends it
+here with "ustack bury ID", or lets it go on here with "ustack repair off ID". If the dump cannot be written,
+or is interrupted, the connection is as it was before.
+
+A socket of the kernel ends with its process. To let it go on, dump it once more, with "--then resume".
 
 Examples:
 
   ustack dump 3 -o conn.snap
-  ustack dump 3 --then bury | ssh other ustack restore -
+  ustack dump 3 | ssh other ustack restore - && ustack bury 3 || ustack repair off 3
   ustack dump --pid 4242 --fd 7 -o conn.snap
 `
 }
 
 // Run dumps a connection.
 func (c *dumpCmd) Run(ctx context.Context, s streams) error {
+	if err := c.usage(); err != nil {
+		return err
+	}
+	if err := c.check(s.out); err != nil {
+		return err
+	}
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	if c.PID != 0 {
+		return c.dumpKernel(ctx, s)
+	}
+	return c.dump(ctx, s)
+}
+
+// usage reports what is wrong with the arguments.
+func (c *dumpCmd) usage() error {
 	switch {
 	case c.PID != 0 && c.ID != 0:
 		return usage("a connection's ID and --pid exclude each other")
+	case c.PID < 0:
+		return usage("--pid is negative")
 	case c.PID != 0 && c.FD < 0, c.PID == 0 && c.FD >= 0:
 		return usage("--pid and --fd go together")
 	case c.PID == 0 && c.ID == 0:
 		return usage("which connection? an ID of \"ustack conns\", or --pid and --fd")
 	}
-	if err := c.check(s.out); err != nil {
-		return err
-	}
-	if c.PID != 0 {
-		return c.dumpKernel(s)
-	}
+	return nil
+}
+
+// dump dumps a connection of a running stack.
+func (c *dumpCmd) dump(ctx context.Context, s streams) error {
 	d := daemon.NewClient(c.Control)
-	err := c.write(s.out, func(w io.Writer) error {
-		_, err := d.Checkpoint(ctx, c.ID, w)
+	var froze atomic.Bool
+	err := c.write(ctx, s.out, func(w io.Writer) error {
+		snapshot, changed, err := d.Checkpoint(ctx, c.ID)
+		if err != nil {
+			return err
+		}
+		defer snapshot.Close()
+		froze.Store(changed)
+		_, err = io.Copy(w, snapshot)
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			err = errors.New("the daemon did not send all of the snapshot")
+		}
 		return err
 	})
-	if err != nil {
-		var no *daemon.Refusal
-		if errors.As(err, &no) {
-			return err // it was not frozen
-		}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime)
+	defer cancel()
+	if err == nil {
+		return c.settle(ctx, s, d)
+	}
+	if froze.Load() {
 		if _, thaw := d.Repair(ctx, c.ID, repair.Off); thaw != nil {
 			return fmt.Errorf("%w; and connection %d may still be frozen: %w", err, c.ID, thaw)
 		}
-		return err
 	}
-	return c.settle(ctx, s, d)
+	return err
 }
 
 // settle does with the connection what --then says.
@@ -84,7 +113,7 @@ func (c *dumpCmd) settle(ctx context.Context, s streams, d *daemon.Client) error
 	case thenBury:
 		return d.Bury(ctx, c.ID)
 	}
-	_, err := fmt.Fprintf(s.err, "connection %d stays frozen: \"ustack repair off %d\" lets it go on\n", c.ID, c.ID)
+	_, err := fmt.Fprintf(s.err, "connection %d stays frozen: \"ustack repair off %d\" lets it go on, \"ustack bury %d\" ends it\n", c.ID, c.ID, c.ID)
 	return err
 }
 
@@ -92,7 +121,7 @@ func usage(text string) error { return &daemon.UsageError{Err: errors.New(text)}
 
 type restoreCmd struct {
 	client
-	File string `arg:"" help:"A file that \"ustack dump\" wrote; - is standard input."`
+	source
 }
 
 // Help implements kong.HelpProvider.
@@ -106,29 +135,37 @@ Example:
 `
 }
 
-// Run restores a connection.
+// Run restores the connections.
 func (c *restoreCmd) Run(ctx context.Context, s streams) error {
-	in := io.Reader(os.Stdin)
-	if c.File != "-" {
-		f, err := os.Open(c.File)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		in = f
-	}
-	// Read here first: a file that is none should not trouble the daemon.
-	snap, err := repair.Read(in, repair.Limits{})
-	if err != nil {
-		return fmt.Errorf("%s: %w", c.File, err)
-	}
-	conn, err := daemon.NewClient(c.Control).Restore(ctx, snap)
+	// All are read first: a file that is none should not trouble the daemon.
+	var list []*repair.Snapshot
+	err := c.each(func(snap *repair.Snapshot) error {
+		list = append(list, snap)
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		return printJSON(s.out, conn)
+	d := daemon.NewClient(c.Control)
+	for i, snap := range list {
+		conn, err := d.Restore(ctx, snap)
+		if err != nil && len(list) > 1 {
+			err = fmt.Errorf("snapshot %d of %d: %w", i+1, len(list), err)
+		}
+		if err != nil {
+			return err
+		}
+		if err := c.print(s.out, conn); err != nil {
+			return err
+		}
 	}
-	_, err = fmt.Fprintf(s.out, "connection %d, %v to %v: %s\n", conn.ID, conn.Local, conn.Remote, conn.State)
+	return nil
+}
+
+func (c *restoreCmd) print(w io.Writer, conn daemon.Conn) error {
+	if c.JSON {
+		return printJSON(w, conn)
+	}
+	_, err := fmt.Fprintf(w, "connection %d, %v to %v: %s\n", conn.ID, conn.Local, conn.Remote, conn.State)
 	return err
 }

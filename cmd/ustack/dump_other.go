@@ -2,5 +2,9 @@
 
 package main
 
+import "context"
+
 // dumpKernel dumps a socket of another process's.
-func (*dumpCmd) dumpKernel(streams) error { return usage("--pid and --fd are for Linux") }
+func (*dumpCmd) dumpKernel(context.Context, streams) error {
+	return usage("--pid and --fd are for Linux")
+}

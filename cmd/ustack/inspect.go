@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -14,16 +15,29 @@ import (
 	"github.com/tcprepair/ustack/stack/repair"
 )
 
-// client is what the commands that ask a running daemon have alike.
-type client struct {
+// control is what the commands that talk to a running daemon have alike.
+type control struct {
 	Control string `default:"${control}" placeholder:"PATH" help:"The daemon's control socket (${default})."`
-	JSON    bool   `name:"json" help:"Print JSON."`
 }
 
-// answerTime is how long a daemon may take to answer.
+// Validate is called by kong.
+func (c *control) Validate() error {
+	if c.Control == "" {
+		return errors.New("--control: which file?")
+	}
+	return nil
+}
+
+// client is what the commands that print a daemon's answer have alike.
+type client struct {
+	control
+	JSON bool `name:"json" help:"Print JSON."`
+}
+
+// answerTime is how long a daemon may take to answer in full.
 const answerTime = 10 * time.Second
 
-func (c *client) dial(ctx context.Context) (*daemon.Client, context.Context, context.CancelFunc) {
+func (c *control) dial(ctx context.Context) (*daemon.Client, context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	return daemon.NewClient(c.Control), ctx, cancel
 }
@@ -116,6 +130,25 @@ func (c *client) repair(ctx context.Context, s streams, id uint64, m repair.Mode
 	}
 	_, err = fmt.Fprintf(s.out, "connection %d, %v to %v: %s\n", conn.ID, conn.Local, conn.Remote, what)
 	return err
+}
+
+type buryCmd struct {
+	control
+	ID uint64 `arg:"" help:"The connection's number in \"ustack conns\"."`
+}
+
+// Help implements kong.HelpProvider.
+func (*buryCmd) Help() string {
+	return `This is for a connection that "ustack dump" has written down and that lives elsewhere now. It must be
+frozen. What its peer still sends here is swallowed for a while, and draws no reset.
+`
+}
+
+// Run buries the connection.
+func (c *buryCmd) Run(ctx context.Context) error {
+	d, ctx, cancel := c.dial(ctx)
+	defer cancel()
+	return d.Bury(ctx, c.ID)
 }
 
 type dropsCmd struct{ client }

@@ -32,12 +32,15 @@ type cli struct {
 	Repair   repairCmd   `cmd:"" help:"Freeze or thaw a connection of a running stack."`
 	Dump     dumpCmd     `cmd:"" help:"Freeze a connection, of a running stack or of the kernel, and write it down."`
 	Restore  restoreCmd  `cmd:"" help:"Set a connection that was written down into a running stack."`
+	Bury     buryCmd     `cmd:"" help:"End a frozen connection that lives elsewhere now, without a word to its peer."`
 	Snapshot snapshotCmd `cmd:"" help:"Work on snapshots of connections in files: show them, convert them."`
 	Drops    dropsCmd    `cmd:"" help:"Count the segments a running stack refused, by reason."`
 	Status   statusCmd   `cmd:"" help:"Describe a running stack."`
 	Demo     demoCmd     `cmd:"" help:"Show what it does, in network namespaces of its own."`
 	Drill    drillCmd    `cmd:"" help:"Run packetdrill scripts against the TCP, in virtual time."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
+
+	VersionFlag kong.VersionFlag `name:"version" help:"Print the version."`
 }
 
 // streams is where commands write.
@@ -65,14 +68,23 @@ func run(args []string, stdout, stderr io.Writer) (status int) {
 			"control":   daemon.DefaultControlPath(),
 			"grace":     daemon.DefaultGrace.String(),
 			"max_conns": strconv.Itoa(daemon.DefaultMaxConns),
+			"version":   version(),
 		},
 	)
 	ctx, err := parser.Parse(args)
 	if err != nil {
-		return report(stderr, &daemon.UsageError{Err: err})
+		return report(stderr, &daemon.UsageError{Err: fmt.Errorf("%w%s", err, hint(args))})
 	}
 	ctx.BindTo(context.Background(), (*context.Context)(nil))
 	return report(stderr, ctx.Run(streams{stdout, stderr}))
+}
+
+// hint says where to find out, to who asked for nothing.
+func hint(args []string) string {
+	if len(args) > 0 {
+		return ""
+	}
+	return " (ustack --help tells of all)"
 }
 
 // told is the exit status of a command that has said itself what went wrong.

@@ -40,7 +40,7 @@ func TestExitStatus(t *testing.T) {
 		status int
 		want   string
 	}{
-		{nil, 2, "expected one of"},
+		{nil, 2, "ustack --help"},
 		{[]string{"frobnicate"}, 2, "frobnicate"},
 		{[]string{"run"}, 2, "--addr"},
 		{[]string{"run", "--addr", "10.0.0.2/24"}, 2, "--tap"},
@@ -63,6 +63,11 @@ func TestExitStatus(t *testing.T) {
 		{on("--addr", "10.0.0.2/24", "--mtu", "70000"), 2, "70000"},
 		{on("--addr", "10.0.0.2/24", "--mtu", "20"), 2, "20"},
 		{on("--addr", "10.0.0.2/24", "--grace", "soon"), 2, "--grace"},
+		{on("--addr", "10.0.0.2/24", "--grace=-1s"), 2, "--grace"},
+		{on("--addr", "10.0.0.2/24", "--max-conns", "0"), 2, "--max-conns"},
+		{on("--addr", "127.0.0.1/8"), 2, "127.0.0.1"},
+		{on("--addr", "10.0.0.2/24", "--gateway", "10.0.0.2"), 2, "10.0.0.2"},
+		{on("--addr", "fd00::2/64", "--mtu", "1279"), 2, "1280"},
 		{on("--addr", "10.0.0.2/24", "--log-level", "loud"), 2, "loud"},
 		{on("--addr", "10.0.0.2/24", "--bogus"), 2, "--bogus"},
 		{[]string{"run", "--tap", "a-name-that-is-too-long", "--addr", "10.0.0.2/24", "--control", none}, 2, "a-name-that-is-too-long"},
@@ -70,6 +75,13 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"run", "--tap", "ustack9", "--addr", "10.0.0.2/24", "--control", file}, 1, "not a socket"},
 		{[]string{"conns", "--control", none}, 1, none},
 		{[]string{"conns", "--control", dead}, 1, "nobody answers"},
+		{[]string{"conns", "--control", file}, 1, "not a socket"},
+		{[]string{"conns", "--control", ""}, 2, "--control"},
+		{[]string{"bury"}, 2, "<id>"},
+		{[]string{"bury", "3", "--control", none}, 1, none},
+		{[]string{"dump", "3", "--json"}, 2, "--json"},
+		{[]string{"dump", "--pid=-3", "--fd", "1"}, 2, "--pid"},
+		{[]string{"drill", "--parallel=-1", dir}, 2, "--parallel"},
 		{[]string{"conns", "extra"}, 2, "extra"},
 		{[]string{"drops", "--control", none}, 1, none},
 		{[]string{"status", "--control", none}, 1, none},
@@ -106,6 +118,7 @@ func TestHelpAndVersion(t *testing.T) {
 		{[]string{"run", "--help"}, []string{"Examples", "http:80=DIR", "sink", "--gateway", "--control", "SIGTERM"}},
 		{[]string{"repair", "off", "--help"}, []string{"--no-probe", "<id>"}},
 		{[]string{"version"}, []string{"ustack ", "gvisor"}},
+		{[]string{"--version"}, []string{"ustack ", "gvisor"}},
 	} {
 		var stdout, stderr bytes.Buffer
 		if status := run(tt.args, &stdout, &stderr); status != 0 || stderr.Len() != 0 {

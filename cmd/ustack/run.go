@@ -13,7 +13,7 @@ import (
 
 type runCmd struct {
 	TAP      string           `name:"tap" placeholder:"NAME" xor:"link" required:"" help:"TAP device to use; made, and removed at the end, if there is none of that name."`
-	TAPFD    int              `name:"tap-fd" placeholder:"N" xor:"link" required:"" help:"Inherited descriptor of a TAP device."`
+	TAPFD    int              `name:"tap-fd" placeholder:"N" xor:"link" required:"" help:"Inherited descriptor of a TAP device, instead of --tap."`
 	Addr     []cidr           `placeholder:"CIDR" required:"" help:"The stack's addresses, IPv4 and IPv6, each with the length of its network: 10.0.0.2/24. Separated by commas, or repeated."`
 	Gateway  []address        `placeholder:"IP" help:"Default router, one for each IP version."`
 	MTU      int              `name:"mtu" placeholder:"BYTES" help:"Largest packet (the device's)."`
@@ -35,9 +35,10 @@ func (*runCmd) Help() string {
 	b.WriteString(`
 Examples:
 
-  # A stack at 10.0.0.2 that echoes and serves the files of the current directory;
-  # the kernel is its neighbour at 10.0.0.1.
-  ustack run --tap tap0 --addr 10.0.0.2/24,fd00::2/64 --serve echo:7 --serve http:80=. &
+  # A stack at 10.0.0.2 that echoes and serves the files of the current directory.
+  ustack run --tap tap0 --addr 10.0.0.2/24,fd00::2/64 --serve echo:7 --serve http:80=.
+
+  # In another terminal: the kernel becomes its neighbour at 10.0.0.1.
   ip addr add 10.0.0.1/24 dev tap0
   curl http://10.0.0.2/
 
@@ -46,6 +47,17 @@ Examples:
   ustack repair on 3
 `)
 	return b.String()
+}
+
+// Validate is called by kong.
+func (c *runCmd) Validate() error {
+	switch {
+	case c.MaxConns < 1:
+		return fmt.Errorf("--max-conns: %d is less than 1", c.MaxConns)
+	case c.Grace < 0:
+		return fmt.Errorf("--grace: %v is negative", c.Grace)
+	}
+	return nil
 }
 
 // Run runs the daemon to its end.
@@ -62,7 +74,7 @@ func (c *runCmd) Run(ctx context.Context, s streams) error {
 		Services: c.Serve,
 		MaxConns: c.MaxConns,
 		Control:  c.Control,
-		Grace:    c.Grace,
+		Grace:    max(c.Grace, 1), // none at all is not the default
 		Logger:   slog.New(handler),
 	}
 	for _, a := range c.Addr {

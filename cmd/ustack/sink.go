@@ -2,9 +2,13 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
+	"time"
 
 	"github.com/tcprepair/ustack/internal/daemon"
 )
@@ -24,28 +28,74 @@ func (c *sink) check(stdout io.Writer) error {
 	return nil
 }
 
+// interruptible returns a context that a signal to end the program ends, until
+// stop is called: so that what has been begun can be undone. A pipe that nobody
+// reads any more is an error of the write from then on.
+func interruptible(ctx context.Context) (_ context.Context, stop context.CancelFunc) {
+	signal.Ignore(syscall.SIGPIPE)
+	return signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+}
+
+// interruptedWrite is how long a write may take to notice that the context has
+// ended. One to a pipe that nobody reads never does.
+const interruptedWrite = 300 * time.Millisecond
+
 // write has f write to the sink. A file is on the disk when it returns; one
-// that did not get whole is removed.
-func (c *sink) write(stdout io.Writer, f func(io.Writer) error) (err error) {
+// that did not get whole is removed. When ctx ends it does not wait for f, which
+// may then still be running.
+func (c *sink) write(ctx context.Context, stdout io.Writer, f func(io.Writer) error) error {
 	if err := c.check(stdout); err != nil {
 		return err
 	}
-	if c.Output == "" {
-		return buffered(stdout, f)
+	done := make(chan error, 1)
+	go func() {
+		if c.Output == "" {
+			done <- buffered(stdout, f)
+		} else {
+			done <- toNewFile(c.Output, f)
+		}
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
 	}
-	file, err := os.OpenFile(c.Output, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	select {
+	case err := <-done:
+		if err == nil {
+			return nil // it was all written
+		}
+	case <-time.After(interruptedWrite):
+	}
+	return context.Cause(ctx)
+}
+
+// toNewFile has f write a new file, or to a device or pipe.
+func toNewFile(name string, f func(io.Writer) error) (err error) {
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+		return toDevice(name, f)
+	}
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err = errors.Join(err, file.Close()); err != nil {
-			os.Remove(c.Output)
+			os.Remove(name)
 		}
 	}()
 	if err := buffered(file, f); err != nil {
 		return err
 	}
 	return file.Sync()
+}
+
+func toDevice(name string, f func(io.Writer) error) error {
+	file, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(buffered(file, f), file.Close())
 }
 
 func buffered(w io.Writer, f func(io.Writer) error) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -113,8 +114,8 @@ func printSnapshotJSON(w io.Writer, snap *repair.Snapshot, queues bool) error {
 }
 
 // writeList writes snapshots to a sink.
-func (c *sink) writeList(stdout io.Writer, list []*repair.Snapshot) error {
-	return c.write(stdout, func(out io.Writer) error {
+func (c *sink) writeList(ctx context.Context, stdout io.Writer, list []*repair.Snapshot) error {
+	return c.write(ctx, stdout, func(out io.Writer) error {
 		for _, snap := range list {
 			if _, err := snap.WriteTo(out); err != nil {
 				return err
@@ -130,7 +131,7 @@ type snapshotFromJSON struct {
 }
 
 // Run reads JSON objects that follow each other.
-func (c *snapshotFromJSON) Run(s streams) error {
+func (c *snapshotFromJSON) Run(ctx context.Context, s streams) error {
 	f, err := c.open()
 	if err != nil {
 		return err
@@ -141,7 +142,7 @@ func (c *snapshotFromJSON) Run(s streams) error {
 		snap := new(repair.Snapshot)
 		err := d.Decode(snap)
 		if err == io.EOF && len(list) > 0 {
-			return c.writeList(s.out, list)
+			return c.writeList(ctx, s.out, list)
 		}
 		if err == io.EOF {
 			err = errors.New("the file is empty")
@@ -158,8 +159,16 @@ func (c *snapshotFromJSON) Run(s streams) error {
 
 type snapshotToCRIU struct {
 	source
-	Dir   string `arg:"" help:"Directory to write inetsk.img and tcp-stream-<inode>.img into."`
+	Dir   string `arg:"" help:"Directory to write inetsk.img and tcp-stream-<inode>.img into; made if there is none."`
 	Inode uint32 `default:"1" placeholder:"N" help:"Inode number of the first; the next have the next (${default})."`
+}
+
+// Validate is called by kong.
+func (c *snapshotToCRIU) Validate() error {
+	if c.Dir == "" {
+		return errors.New("<dir>: which directory?")
+	}
+	return nil
 }
 
 // Run writes the images.
@@ -172,8 +181,12 @@ func (c *snapshotToCRIU) Run(s streams) error {
 	if err != nil {
 		return err
 	}
+	made := os.Mkdir(c.Dir, 0o700)
 	names, err := criu.WriteDir(c.Dir, conns...)
 	if err != nil {
+		if made == nil {
+			os.Remove(c.Dir)
+		}
 		return err
 	}
 	for _, name := range names {
@@ -188,7 +201,7 @@ type snapshotFromCRIU struct {
 }
 
 // Run reads the images.
-func (c *snapshotFromCRIU) Run(s streams) error {
+func (c *snapshotFromCRIU) Run(ctx context.Context, s streams) error {
 	info, err := os.Stat(c.Image)
 	if err != nil {
 		return err
@@ -210,5 +223,5 @@ func (c *snapshotFromCRIU) Run(s streams) error {
 	for _, conn := range conns {
 		list = append(list, conn.Snapshot)
 	}
-	return c.writeList(s.out, list)
+	return c.writeList(ctx, s.out, list)
 }

@@ -8,8 +8,14 @@ import (
 
 type versionCmd struct{}
 
-// Run prints what the program was built from and with.
+// Run prints the version.
 func (versionCmd) Run(s streams) error {
+	_, err := fmt.Fprintln(s.out, version())
+	return err
+}
+
+// version says what the program was built from and with.
+func version() string {
 	version, gvisor := "(unknown)", "(unknown)"
 	if info, ok := debug.ReadBuildInfo(); ok {
 		version = info.Main.Version
@@ -19,6 +25,5 @@ func (versionCmd) Run(s streams) error {
 			}
 		}
 	}
-	_, err := fmt.Fprintf(s.out, "ustack %s %s %s/%s gvisor %s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH, gvisor)
-	return err
+	return fmt.Sprintf("ustack %s %s %s/%s gvisor %s", version, runtime.Version(), runtime.GOOS, runtime.GOARCH, gvisor)
 }

@@ -12,10 +12,14 @@ import (
 	"net/url"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/tcprepair/ustack/stack"
 	"github.com/tcprepair/ustack/stack/repair"
 )
+
+// answerTime is how long a daemon may take to begin its answer.
+const answerTime = 10 * time.Second
 
 // Client talks to a daemon through its control socket.
 type Client struct {
@@ -26,7 +30,8 @@ type Client struct {
 // NewClient makes a client of the socket at path. It connects with each call.
 func NewClient(path string) *Client {
 	return &Client{path: path, http: http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
+		DisableKeepAlives:     true,
+		ResponseHeaderTimeout: answerTime,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", path)
@@ -55,16 +60,17 @@ func (c *Client) Repair(ctx context.Context, id uint64, m repair.Mode) (conn Con
 	return conn, c.call(ctx, http.MethodPost, path, RepairRequest{Mode: m.String()}, &conn)
 }
 
-// Checkpoint freezes a connection and writes its snapshot to w. After a
-// *Refusal nothing has changed; after another error the connection may be
-// frozen, and what is in w is not whole.
-func (c *Client) Checkpoint(ctx context.Context, id uint64, w io.Writer) (n int64, err error) {
-	body, err := c.do(ctx, http.MethodPost, fmt.Sprintf("/v1/conns/%d/checkpoint", id), nil)
+// Checkpoint freezes a connection and returns its snapshot, to be read to its
+// end and closed. Froze says that the connection was not frozen before: who
+// cannot make use of the snapshot should then thaw it. After an error, or where
+// the snapshot could not be read whole, the daemon has thawed it, unless the
+// daemon itself is in trouble.
+func (c *Client) Checkpoint(ctx context.Context, id uint64) (snapshot io.ReadCloser, froze bool, err error) {
+	resp, err := c.send(ctx, http.MethodPost, fmt.Sprintf("/v1/conns/%d/checkpoint", id), nil)
 	if err != nil {
-		return 0, err
+		return nil, false, err
 	}
-	defer body.Close()
-	return io.Copy(w, body)
+	return resp.Body, resp.Header.Get(frozenHeader) == "false", nil
 }
 
 // Bury ends a frozen connection that lives elsewhere now; its peer is told
@@ -119,6 +125,16 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 // do does one request and returns the body of the answer, which is the
 // caller's to close.
 func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (io.ReadCloser, error) {
+	resp, err := c.send(ctx, method, path, body)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// send does one request and returns the answer, the body of which is the
+// caller's to close.
+func (c *Client) send(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://ustack"+path, body)
 	if err != nil {
 		return nil, err
@@ -128,7 +144,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (i
 		return nil, c.explain(err)
 	}
 	if resp.StatusCode == http.StatusOK {
-		return resp.Body, nil
+		return resp, nil
 	}
 	defer resp.Body.Close()
 	var e apiError
@@ -151,7 +167,12 @@ func (c *Client) explain(err error) error {
 	if errors.As(err, &ue) {
 		err = ue.Err
 	}
+	var ne net.Error
 	switch {
+	case errors.As(err, &ne) && ne.Timeout():
+		return fmt.Errorf("control socket %s: the daemon does not answer", c.path)
+	case errors.Is(err, syscall.ECONNREFUSED) && !isSocket(c.path):
+		return fmt.Errorf("control socket %s: this is not a socket", c.path)
 	case errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("control socket %s: no such file (is the daemon running? --control names another)", c.path)
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -160,4 +181,9 @@ func (c *Client) explain(err error) error {
 		return fmt.Errorf("control socket %s: permission denied (it is its owner's)", c.path)
 	}
 	return fmt.Errorf("control socket %s: %w", c.path, err)
+}
+
+func isSocket(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().Type() == os.ModeSocket
 }

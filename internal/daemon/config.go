@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	gstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"github.com/tcprepair/ustack/stack"
@@ -99,6 +100,14 @@ func (c *Config) check() error {
 			return fmt.Errorf("service %v: port %d is taken by %v", s, s.Port, other)
 		}
 		ports[s.Port] = s
+	}
+	for _, a := range c.Addresses {
+		switch {
+		case a.Addr().IsLoopback() && c.Link == nil:
+			return fmt.Errorf("address %v: a loopback address is not for a link", a)
+		case a.Addr().Is6() && c.MTU != 0 && c.MTU < header.IPv6MinimumMTU:
+			return fmt.Errorf("MTU %d is less than the %d that IPv6 needs", c.MTU, header.IPv6MinimumMTU)
+		}
 	}
 	sc := c.stackConfig(placeholder{})
 	return sc.Validate()

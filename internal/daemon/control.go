@@ -84,13 +84,22 @@ func (c *controller) postRepair(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c.log.Info("repair", "conn", id, "mode", mode.String())
-	list := c.stack.Conns()
-	i := slices.IndexFunc(list, func(i stack.ConnInfo) bool { return i.ID == id })
-	if i < 0 { // it ended in this very moment
-		fail(w, http.StatusNotFound, fmt.Errorf("%w: %d", stack.ErrNoConn, id))
+	info, err := c.conn(id)
+	if err != nil { // it ended in this very moment
+		fail(w, http.StatusNotFound, err)
 		return
 	}
-	reply(w, newConn(list[i]))
+	reply(w, newConn(info))
+}
+
+// conn finds a connection. The error wraps stack.ErrNoConn.
+func (c *controller) conn(id uint64) (stack.ConnInfo, error) {
+	list := c.stack.Conns()
+	i := slices.IndexFunc(list, func(i stack.ConnInfo) bool { return i.ID == id })
+	if i < 0 {
+		return stack.ConnInfo{}, fmt.Errorf("%w: %d", stack.ErrNoConn, id)
+	}
+	return list[i], nil
 }
 
 func connID(r *http.Request) (uint64, error) {

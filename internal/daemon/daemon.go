@@ -42,12 +42,15 @@ type runningService struct {
 	listener *limiter
 }
 
-// Run runs a daemon until ctx ends, SIGINT or SIGTERM comes, or its link
+// Run runs a daemon until ctx ends, SIGINT, SIGTERM or SIGHUP comes, or its link
 // fails, and then ends it in order. A second signal ends it at once. The error
 // is a *UsageError if the configuration is wrong.
 func Run(ctx context.Context, cfg Config) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	defer signal.Stop(signals)
 
 	d, err := New(cfg)
@@ -176,7 +179,7 @@ func (d *Daemon) watchLink() {
 	}
 	<-l.Done()
 	if err := l.Err(); err != nil {
-		d.fail(err)
+		d.fail(fmt.Errorf("link %s: %w", d.linkName, err))
 	}
 }
 

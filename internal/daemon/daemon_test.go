@@ -87,6 +87,16 @@ func TestConfigErrors(t *testing.T) {
 		{func(c *Config) { c.Addresses = nil }, "no address"},
 		{func(c *Config) { c.Addresses = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")} }, "10.0.0.0/24"},
 		{func(c *Config) { c.Gateways = []netip.Addr{netip.MustParseAddr("10.9.9.9")} }, "10.9.9.9"},
+		{func(c *Config) { c.Gateways = []netip.Addr{netip.MustParseAddr("10.0.0.2")} }, "10.0.0.2"},
+		{func(c *Config) {
+			c.Link, c.TAP, c.Addresses = nil, "t", []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8")}
+		}, "127.0.0.1"},
+		{func(c *Config) {
+			c.Link, c.TAP, c.Addresses = nil, "t", []netip.Prefix{netip.MustParsePrefix("::1/128")}
+		}, "::1"},
+		{func(c *Config) { c.MTU = 1279 }, "1280"},
+		{func(c *Config) { c.Link, c.TAP, c.Control = nil, "t", "@abstract" }, "abstract"},
+		{func(c *Config) { c.Control = "/tmp/" + strings.Repeat("x", 200) }, "too long"},
 		{func(c *Config) { c.MaxConns = -1 }, "-1"},
 		{func(c *Config) { c.Grace = -time.Second }, "-1s"},
 		{func(c *Config) { c.Services = []Service{{Name: "echo", Port: 7}, {Name: "sink", Port: 7}} }, "taken by echo:7"},
@@ -254,7 +264,7 @@ func TestClientWithoutDaemon(t *testing.T) {
 	for path, want := range map[string]string{
 		filepath.Join(dir, "none"): "no such file",
 		left:                       "nobody answers",
-		file:                       "nobody answers",
+		file:                       "not a socket",
 	} {
 		_, err := NewClient(path).Conns(timeout(t, 5*time.Second))
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 
 	"github.com/tcprepair/ustack/stack/repair"
@@ -13,13 +14,23 @@ import (
 // maxSnapshot bounds a snapshot that is brought to the daemon, in bytes.
 const maxSnapshot = 256 << 20
 
+// frozenHeader says of a snapshot whether its connection was frozen already
+// when it was asked for: "true" or "false".
+const frozenHeader = "Ustack-Was-Frozen"
+
 // postCheckpoint freezes a connection and answers with its snapshot. The
-// connection stays frozen, so that nothing is lost whatever becomes of the
-// answer: the caller then thaws or buries it.
+// connection then stays frozen, and the caller thaws or buries it. Where the
+// answer does not get through there is no snapshot, and the connection is as it
+// was before.
 func (c *controller) postCheckpoint(w http.ResponseWriter, r *http.Request) {
 	id, err := connID(r)
 	if err != nil {
 		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	before, err := c.conn(id)
+	if err != nil {
+		fail(w, repairStatus(err), err)
 		return
 	}
 	snap, err := c.stack.Checkpoint(id)
@@ -30,10 +41,25 @@ func (c *controller) postCheckpoint(w http.ResponseWriter, r *http.Request) {
 	defer snap.Release()
 	c.log.Info("checkpoint", "conn", id, "remote", snap.Remote)
 	w.Header().Set("Content-Type", snapshotType)
-	if _, err := snap.WriteTo(w); err != nil {
-		// The status has gone out; a cut body is how HTTP tells of failure.
+	w.Header().Set(frozenHeader, strconv.FormatBool(before.Frozen))
+	_, err = snap.WriteTo(w)
+	if err == nil {
+		err = http.NewResponseController(w).Flush()
+	}
+	if err != nil {
 		c.log.Warn("checkpoint", "conn", id, "error", err)
+		if !before.Frozen {
+			c.thaw(id)
+		}
+		// The status has gone out; a cut body is how HTTP tells of failure.
 		panic(http.ErrAbortHandler)
+	}
+}
+
+// thaw undoes a freeze that nobody knows of.
+func (c *controller) thaw(id uint64) {
+	if err := c.stack.SetRepair(id, repair.Off); err != nil {
+		c.log.Warn("thawing", "conn", id, "error", err)
 	}
 }
 

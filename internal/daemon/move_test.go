@@ -1,9 +1,10 @@
 package daemon
 
 import (
-	"bytes"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -27,14 +28,8 @@ func TestMoveThroughControlSocket(t *testing.T) {
 		if err != nil || len(list) != 1 {
 			t.Fatal(list, err)
 		}
-		var file bytes.Buffer
-		if _, err := client.Checkpoint(ctx, list[0].ID, &file); err != nil {
-			t.Fatal(err)
-		}
-		snap, err := repair.Read(bytes.NewReader(file.Bytes()), repair.Limits{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		snap := checkpoint(t, client, list[0].ID, true)
+		checkpoint(t, client, list[0].ID, false)
 		var no *Refusal
 		if _, err := client.Restore(ctx, snap); !errors.As(err, &no) {
 			t.Errorf("restored beside itself: %v", err)
@@ -62,6 +57,69 @@ func TestMoveThroughControlSocket(t *testing.T) {
 	}
 }
 
+// checkpoint reads a connection out; froze says whether it was this that froze
+// it.
+func checkpoint(t *testing.T, client *Client, id uint64, froze bool) *repair.Snapshot {
+	t.Helper()
+	body, changed, err := client.Checkpoint(timeout(t, 20*time.Second), id)
+	if err != nil || changed != froze {
+		t.Fatalf("it changed the connection: %v, %v", changed, err)
+	}
+	defer body.Close()
+	snap, err := repair.Read(body, repair.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return snap
+}
+
+// A snapshot that its asker does not take leaves the connection as it was:
+// thawed, or frozen.
+func TestCheckpointNotTaken(t *testing.T) {
+	d, peer := inMemory(t, Service{Name: "chargen", Port: 19})
+	c := dial(t, peer, "10.0.0.2:19")
+	client := NewClient(d.cfg.Control)
+	ctx := timeout(t, 20*time.Second)
+	one := func() Conn {
+		list, err := client.Conns(ctx)
+		if err != nil || len(list) != 1 {
+			t.Fatal(list, err)
+		}
+		return list[0]
+	}
+	waitFor(t, "more than a socket takes to be written", func() bool { return one().Unacked > 700<<10 })
+	for _, frozen := range []bool{false, true} {
+		if frozen {
+			if _, err := client.Repair(ctx, one().ID, repair.On); err != nil {
+				t.Fatal(err)
+			}
+		}
+		segments := d.Stack().Stats().TCP.SegmentsSent
+		raw, err := net.Dial("unix", d.cfg.Control)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(raw, "POST /v1/conns/%d/checkpoint HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", one().ID)
+		if _, err := io.ReadFull(raw, make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		if !one().Frozen {
+			t.Fatal("not frozen while its snapshot is read")
+		}
+		raw.Close()
+		if !frozen {
+			waitFor(t, "the connection to go on", func() bool { return !one().Frozen })
+			continue
+		}
+		d.control.SetKeepAlivesEnabled(false)
+		waitFor(t, "the call to end", func() bool { return d.control.Shutdown(ctx) == nil })
+		if list := d.Stack().Conns(); len(list) != 1 || !list[0].Frozen || d.Stack().Stats().TCP.SegmentsSent != segments {
+			t.Errorf("it had been frozen: %+v", list)
+		}
+	}
+	c.Close()
+}
+
 func TestMoveRefusals(t *testing.T) {
 	d, peer := inMemory(t, Service{Name: "echo", Port: 7})
 	c := dial(t, peer, "10.0.0.2:7")
@@ -82,7 +140,7 @@ func TestMoveRefusals(t *testing.T) {
 	elsewhere := *snap
 	elsewhere.Local = netip.AddrPortFrom(snap.Local.Addr(), 9)
 	_, noService := client.Restore(ctx, &elsewhere)
-	_, noConn := client.Checkpoint(ctx, 999999, io.Discard)
+	_, _, noConn := client.Checkpoint(ctx, 999999)
 	for _, tt := range []struct {
 		what string
 		err  error

@@ -41,15 +41,22 @@ type controlSocket struct {
 // replaced; a living daemon's, or one that is no socket, is an error.
 func listenControl(path string) (*controlSocket, error) {
 	s, err := listenUnix(path)
-	if err != nil {
-		return nil, fmt.Errorf("control socket %s: %w", path, err)
+	if err == nil {
+		return s, nil
 	}
-	return s, nil
+	err = fmt.Errorf("control socket %s: %w", path, err)
+	if errors.Is(err, errPath) {
+		err = &UsageError{err}
+	}
+	return nil, err
 }
+
+// errPath is a path that cannot be a control socket's on any machine.
+var errPath = errors.New("bad path")
 
 func listenUnix(path string) (*controlSocket, error) {
 	if strings.HasPrefix(path, "@") {
-		return nil, errors.New("abstract sockets have no permissions")
+		return nil, fmt.Errorf("%w: abstract sockets have no permissions", errPath)
 	}
 	dir, name := filepath.Split(path)
 	if dir == "" {
@@ -76,7 +83,7 @@ func listenUnix(path string) (*controlSocket, error) {
 
 func bindAndMove(tmp, path string) (*controlSocket, error) {
 	if n := max(len(tmp), len(path)); n > maxSocketPath {
-		return nil, fmt.Errorf("the path is too long, by %d bytes", n-maxSocketPath)
+		return nil, fmt.Errorf("%w: too long, by %d bytes", errPath, n-maxSocketPath)
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})
 	if err != nil {

@@ -1,13 +1,16 @@
 package daemon
 
 import (
+	"context"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestControlSocketMode(t *testing.T) {
@@ -141,5 +144,37 @@ func TestDefaultControlPath(t *testing.T) {
 		if got := DefaultControlPath(); !filepath.IsAbs(got) {
 			t.Errorf("XDG_RUNTIME_DIR=%q: %s", bad, got)
 		}
+	}
+}
+
+// A daemon that hangs, or a file that is none of a daemon's, is told in one
+// line.
+func TestClientOfNoDaemon(t *testing.T) {
+	dir := t.TempDir()
+	silent, err := net.Listen("unix", filepath.Join(dir, "silent"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"silent": "the daemon does not answer",
+		"file":   "this is not a socket",
+		"":       "this is not a socket",
+		"none":   "no such file",
+	} {
+		c := NewClient(filepath.Join(dir, name))
+		c.http.Transport.(*http.Transport).ResponseHeaderTimeout = 10 * time.Millisecond
+		if _, _, err := c.Checkpoint(context.Background(), 1); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q: %v, want %q", name, err, want)
+		}
+	}
+	c := NewClient(filepath.Join(dir, "silent"))
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := c.Conns(ctx); err == nil || !strings.Contains(err.Error(), "does not answer") {
+		t.Error(err)
 	}
 }

@@ -40,7 +40,8 @@ type Options struct {
 }
 
 // ErrFailed is returned when the demo, having started, has shown something
-// else than it should. The output says what.
+// else than it should. The output says what. It is wrapped with the reason,
+// except where a process of the demo's own has reported the failure already.
 var ErrFailed = errors.New("the demo failed")
 
 // Run runs the demo. It writes lines for people to w as it goes, and then one

@@ -88,6 +88,9 @@ func usualDefines(version string) map[string]string {
 
 // suite makes a suite of the options.
 func (o *Options) suite(cfg Config) (s *Suite, scripts []string, err error) {
+	if o.Parallel < 0 {
+		return nil, nil, fmt.Errorf("--parallel: %d is negative", o.Parallel)
+	}
 	s = &Suite{Config: cfg, Parallel: o.Parallel}
 	s.Strict, s.GSO, s.Seed = o.Strict, o.GSO, o.Seed
 	s.Defines = usualDefines(o.IPVersion)

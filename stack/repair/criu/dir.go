@@ -107,7 +107,8 @@ func readSocketsOf(dir string) ([]Socket, error) {
 	for _, name := range socketImages {
 		if f, err = os.Open(filepath.Join(dir, name)); err == nil {
 			defer f.Close()
-			return ReadSockets(bufio.NewReader(f))
+			sockets, err := ReadSockets(bufio.NewReader(f))
+			return sockets, ofFile(f, err)
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
@@ -125,5 +126,14 @@ func readSnapshot(dir string, sk Socket, l repair.Limits) (*repair.Snapshot, err
 		return nil, err
 	}
 	defer f.Close()
-	return sk.Snapshot(bufio.NewReader(f), l)
+	s, err := sk.Snapshot(bufio.NewReader(f), l)
+	return s, ofFile(f, err)
+}
+
+// ofFile has an error name the file.
+func ofFile(f *os.File, err error) error {
+	if err != nil {
+		err = fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return err
 }

@@ -137,8 +137,10 @@ func readStreamImage(r io.Reader, l repair.Limits) (*stream, error) {
 		return nil, invalid("this is not an image of a stream: its magic is %#x", magic)
 	}
 	st := &stream{entry: new(tcp_stream.TcpStreamEntry)}
-	if err := readEntry(r, st.entry); err != nil {
+	if err := readEntry(r, st.entry); err == io.EOF {
 		return nil, cutShort(err)
+	} else if err != nil {
+		return nil, err
 	}
 	limit := uint32(repair.DefaultQueueLimit)
 	if l.Queue > 0 {

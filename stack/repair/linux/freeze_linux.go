@@ -43,6 +43,8 @@ func FreezeAll(sockets ...*Socket) error {
 	return nil
 }
 
+var errListener = fmt.Errorf("linux: a listener cannot be frozen: %w", repair.ErrPermission)
+
 // freeze gives the socket the filter and then enters repair.
 func (s *Socket) freeze(program []unix.SockFilter) error {
 	state, err := s.state()
@@ -50,7 +52,7 @@ func (s *Socket) freeze(program []unix.SockFilter) error {
 		return err
 	}
 	if state == repair.StateListen {
-		return fmt.Errorf("linux: a listener cannot be frozen: %w", repair.ErrPermission)
+		return errListener
 	}
 	attached := !s.factory.NoFilter && !s.filter.attached
 	if attached {

@@ -18,6 +18,9 @@ func (s *Socket) Snapshot() (*repair.Snapshot, error) {
 	if on, err := s.repair(); err != nil {
 		return nil, err
 	} else if !on {
+		if state, err := s.state(); err == nil && state == repair.StateListen {
+			return nil, errListener
+		}
 		return nil, fmt.Errorf("linux: a snapshot of a socket that is not frozen: %w", repair.ErrPermission)
 	}
 	i, err := s.info()

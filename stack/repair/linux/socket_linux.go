@@ -3,6 +3,7 @@ package linux
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -62,19 +63,44 @@ func (f *Factory) FromConn(c syscall.Conn) (s *Socket, err error) {
 }
 
 // FromProcess is FromFD for a descriptor of another process, which takes the
-// right to trace it (PTRACE_MODE_ATTACH_REALCREDS).
+// right to trace it (PTRACE_MODE_ATTACH_REALCREDS). The error wraps
+// os.ErrProcessDone if there is no such process, and os.ErrNotExist if it has no
+// such descriptor.
 func (f *Factory) FromProcess(pid, fd int) (*Socket, error) {
+	// The kernel would look at the lower half of larger numbers.
+	if pid <= 0 || pid > math.MaxInt32 {
+		return nil, fmt.Errorf("linux: process %d: %w", pid, errNoProcess)
+	}
+	if fd < 0 || fd > math.MaxInt32 {
+		return nil, fmt.Errorf("linux: descriptor %d of process %d: %w", fd, pid, errNoDescriptor)
+	}
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return nil, failedAs("pidfd_open", err, map[unix.Errno]error{unix.ESRCH: os.ErrProcessDone})
+		return nil, failedAs(fmt.Sprintf("process %d", pid), err, map[unix.Errno]error{unix.ESRCH: errNoProcess})
 	}
 	defer unix.Close(pidfd)
 	own, err := unix.PidfdGetfd(pidfd, fd, 0)
 	if err != nil {
-		return nil, failedAs("pidfd_getfd", err, map[unix.Errno]error{unix.EBADF: os.ErrNotExist})
+		return nil, failedAs(fmt.Sprintf("descriptor %d of process %d", fd, pid), err,
+			map[unix.Errno]error{unix.EBADF: errNoDescriptor, unix.ESRCH: errNoProcess})
 	}
 	return f.adopt(own)
 }
+
+// worded is an error that says it in words of its own.
+type worded struct {
+	text string
+	err  error
+}
+
+func (w *worded) Error() string { return w.text }
+func (w *worded) Unwrap() error { return w.err }
+
+var (
+	errNoProcess    = &worded{"there is no such process", os.ErrProcessDone}
+	errNoDescriptor = &worded{"it has none of that number", os.ErrNotExist}
+	errNoSocket     = &worded{"this is not a socket", repair.ErrInvalid}
+)
 
 // FromFD is Factory.FromFD with a Factory's defaults.
 func FromFD(fd int) (*Socket, error) { return new(Factory).FromFD(fd) }
@@ -97,7 +123,7 @@ func (f *Factory) adopt(fd int) (*Socket, error) {
 func checkTCP(fd int) error {
 	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err != nil {
-		return failedAs("SO_DOMAIN", err, map[unix.Errno]error{unix.ENOTSOCK: repair.ErrInvalid})
+		return failedAs("SO_DOMAIN", err, map[unix.Errno]error{unix.ENOTSOCK: errNoSocket})
 	}
 	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
 	switch {

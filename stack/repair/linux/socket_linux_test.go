@@ -255,3 +255,43 @@ func serveOne(c *net.UnixConn) error {
 	_, err = c.Write(b)
 	return err
 }
+
+// What is no socket of another process's is said in words, and larger numbers
+// are not cut down to ones that there are.
+func TestFromProcessRefuses(t *testing.T) {
+	netlab.Require(t)
+	file, err := os.Open(os.DevNull)
+	must(t, err)
+	defer file.Close()
+	me := os.Getpid()
+	for _, tt := range []struct {
+		pid, fd int
+		is      error
+		want    string
+	}{
+		{0, 0, os.ErrProcessDone, "no such process"},
+		{-1, 0, os.ErrProcessDone, "no such process"},
+		{1<<32 + me, 0, os.ErrProcessDone, "no such process"},
+		{1<<31 - 1, 0, os.ErrProcessDone, "no such process"},
+		{me, 4000, os.ErrNotExist, fmt.Sprintf("descriptor 4000 of process %d", me)},
+		{me, -1, os.ErrNotExist, "none of that number"},
+		{me, 1<<32 + int(file.Fd()), os.ErrNotExist, "none of that number"},
+		{me, int(file.Fd()), repair.ErrInvalid, "not a socket"},
+	} {
+		_, err := linux.FromProcess(tt.pid, tt.fd)
+		if !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("process %d, descriptor %d: %v", tt.pid, tt.fd, err)
+		}
+	}
+	plain := net.ListenConfig{}
+	plain.SetMultipathTCP(false)
+	l, err := plain.Listen(context.Background(), "tcp4", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	s, err := linux.FromConn(l.(*net.TCPListener))
+	must(t, err)
+	defer s.Close()
+	if _, err := repair.Checkpoint(s); !errors.Is(err, repair.ErrPermission) || !strings.Contains(err.Error(), "a listener cannot be frozen") {
+		t.Errorf("a listener: %v", err)
+	}
+}
