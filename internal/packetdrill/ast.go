@@ -108,7 +108,9 @@ const (
 type TCPSpec struct {
 	Flags      Flags
 	Seq, End   uint32
-	Len        int // payload
+	Len        int  // payload
+	AnySeq     bool // ...: Seq is not said
+	Absolute   bool // !: Seq is the number on the wire, whatever came before
 	Ack        uint32
 	HasAck     bool
 	Win        int // the header's field, unscaled; -1: not said

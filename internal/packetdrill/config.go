@@ -177,7 +177,7 @@ func (s *settings) set(o Option) (err error) {
 	case "strict_segments":
 		s.strictSegments = true
 	default:
-		if strings.HasPrefix(o.Name, "wire_") || strings.HasPrefix(o.Name, "so_") || o.Name == "psp_udp_port" {
+		if strings.HasPrefix(o.Name, "wire_") || strings.HasPrefix(o.Name, "so_") || o.Name == "psp_udp_port" || o.Name == "udp_encapsulation" {
 			return &NotSupportedError{}
 		}
 		if !slices.Contains(ignoredOptions, o.Name) {

@@ -46,7 +46,7 @@ func (f *flow) ackToLive(ack uint32, syn bool) uint32 {
 func (f *flow) toLive(s *TCPSpec) (TCPSpec, error) {
 	out := *s
 	syn := s.Flags&SYN != 0
-	if !syn {
+	if !syn && !s.Absolute {
 		out.Seq += f.remoteISN
 	}
 	out.End = out.Seq + uint32(out.Len)
@@ -107,7 +107,10 @@ func (f *flow) toScript(live TCPSpec, expected *TCPSpec) TCPSpec {
 		f.scriptISN = expected.Seq
 	}
 	seqDelta := -f.localISN
-	if syn {
+	switch {
+	case expected.Absolute:
+		seqDelta = 0
+	case syn:
 		seqDelta += f.scriptISN
 	}
 	out.Seq += seqDelta

@@ -60,7 +60,14 @@ func (o TCPOption) String() string {
 // String writes a segment as scripts do, without direction.
 func (s *TCPSpec) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%v %d:%d(%d)", s.Flags, s.Seq, s.End, s.Len)
+	switch {
+	case s.AnySeq:
+		fmt.Fprintf(&b, "%v ...(%d)", s.Flags, s.Len)
+	case s.Absolute:
+		fmt.Fprintf(&b, "%v %d:%d(%d)!", s.Flags, s.Seq, s.End, s.Len)
+	default:
+		fmt.Fprintf(&b, "%v %d:%d(%d)", s.Flags, s.Seq, s.End, s.Len)
+	}
 	if s.HasAck {
 		fmt.Fprintf(&b, " ack %d", s.Ack)
 	}

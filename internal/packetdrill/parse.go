@@ -33,9 +33,13 @@ func ReadFile(path string, defines map[string]string) (*Script, error) {
 // of defines, or of a --define option of the script, is replaced by its value.
 //
 // The error is a *SyntaxError, or a *NotSupportedError for the few parts of the
-// language that are left out: tunnels (GRE, MPLS, IP in IP, PSP), UDP, TCP MD5
-// signatures and AccECN.
+// language that are left out: tunnels (GRE, MPLS, IP in IP, PSP, TCP in UDP), UDP,
+// TCP MD5 signatures and AccECN.
 func Parse(path, text string, defines map[string]string) (s *Script, err error) {
+	text, line, fault := conditional(text, defines)
+	if fault != "" {
+		return nil, &SyntaxError{path, line, fault}
+	}
 	p := &parser{
 		lexer:   newLexer(text),
 		script:  &Script{Path: path},

@@ -27,6 +27,9 @@ func (p *parser) packet() *Packet {
 		pkt.DstPort = uint16(p.number(port, 0, math.MaxUint16))
 	}
 	pkt.TCP = p.tcp(pkt)
+	if t := p.peek(); p.skip("/") {
+		p.refuse(t.line, "TCP in UDP")
+	}
 	return pkt
 }
 
@@ -77,11 +80,11 @@ func (p *parser) ipField(pkt *Packet) {
 			p.failf(t.line, "ect01 is for packets from the stack only")
 		}
 		pkt.IP.Check = TOSECT01
-	case "tos":
+	case "tos", "class": // of IPv4 and of IPv6
 		pkt.IP.Check = TOSWhole
-		pkt.IP.TOS = uint8(p.number("tos", 0, math.MaxUint8))
-	case "ttl":
-		pkt.IP.TTL = int(p.number("ttl", 0, math.MaxUint8))
+		pkt.IP.TOS = uint8(p.number(t.text, 0, math.MaxUint8))
+	case "ttl", "hlim":
+		pkt.IP.TTL = int(p.number(t.text, 0, math.MaxUint8))
 	case "flowlabel":
 		pkt.IP.FlowLabel = int(p.number("flowlabel", 0, 1<<20-1))
 	default:
@@ -93,7 +96,16 @@ func (p *parser) ipField(pkt *Packet) {
 func (p *parser) tcp(pkt *Packet) *TCPSpec {
 	s := &TCPSpec{Win: -1}
 	s.Flags = p.flags()
-	s.Seq, s.End, s.Len = p.sequence()
+	if t := p.peek(); t.kind == tokDots {
+		if !pkt.Outbound {
+			p.failf(t.line, "any sequence number is for packets from the stack only")
+		}
+		p.next()
+		s.AnySeq, s.Len = true, p.length()
+	} else {
+		s.Seq, s.End, s.Len = p.sequence()
+		s.Absolute = p.skip("!")
+	}
 	if p.word("ack") {
 		s.Ack, s.HasAck = uint32(p.number("ack", 0, math.MaxUint32)), true
 	}
@@ -168,13 +180,19 @@ func (p *parser) sequence() (seq, end uint32, n int) {
 	seq = uint32(p.number("a sequence number", 0, math.MaxUint32))
 	p.want(":")
 	end = uint32(p.number("a sequence number", 0, math.MaxUint32))
-	p.want("(")
-	n = int(p.number("a length", 0, math.MaxUint16))
-	p.want(")")
+	n = p.length()
 	if seq+uint32(n) != end {
 		p.failf(line, "%d:%d does not hold %d bytes", seq, end, n)
 	}
 	return seq, end, n
+}
+
+// length reads (length).
+func (p *parser) length() int {
+	p.want("(")
+	n := int(p.number("a length", 0, math.MaxUint16))
+	p.want(")")
+	return n
 }
 
 // tcpOption reads one TCP option.

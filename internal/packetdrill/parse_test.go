@@ -97,7 +97,17 @@ func TestParsePackets(t *testing.T) {
 			Type: "unreachable", Code: "frag_needed", MTU: 800, HasEcho: true, Seq: 1, End: 1001, Len: 1000,
 		}},
 		"< icmp packet_too_big mtu 1400": {IP: noIP, ICMP: &ICMPSpec{Type: "packet_too_big", MTU: 1400}},
-		"< icmp source_quench":           {IP: noIP, ICMP: &ICMPSpec{Type: "source_quench", MTU: -1}},
+		"> R. 0:0(0)! ack 1": {
+			Outbound: true, IP: noIP, TCP: &TCPSpec{Flags: RST | ACK, Absolute: true, Ack: 1, HasAck: true, Win: -1},
+		},
+		"> S. ...(0) ack 9": {
+			Outbound: true, IP: noIP, TCP: &TCPSpec{Flags: SYN | ACK, AnySeq: true, Ack: 9, HasAck: true, Win: -1},
+		},
+		"> (class 0x28, hlim 3) R 7:7(0)": {
+			Outbound: true, IP: IPInfo{Check: TOSWhole, TOS: 0x28, TTL: 3, FlowLabel: -1},
+			TCP: &TCPSpec{Flags: RST, Seq: 7, End: 7, Win: -1},
+		},
+		"< icmp source_quench": {IP: noIP, ICMP: &ICMPSpec{Type: "source_quench", MTU: -1}},
 	} {
 		if want == nil {
 			if _, err := Parse("x.pkt", "0 "+text, nil); err == nil {
@@ -218,33 +228,36 @@ func TestParseScript(t *testing.T) {
 
 func TestSyntaxErrors(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                               "x.pkt:1: no events",
-		"// nothing\n":                   "x.pkt:2: no events",
-		"0 < S 0:0(0) win":               "x.pkt:1: end of file where win should stand",
-		"\n0 < Q 0:0(0)":                 "x.pkt:2: \"Q\" is no set of TCP flags",
-		"0 < SS 0:0(0)":                  "x.pkt:1: \"SS\" is no set of TCP flags",
-		"0 < . 1:5(3) ack 1":             "x.pkt:1: 1:5 does not hold 3 bytes",
-		"0 < . 1:1(0) ack 4294967296":    "x.pkt:1: ack 4294967296 is out of range",
-		"0 < . 1:1(0) ack 1 <...>":       "x.pkt:1: <...> is for packets from the stack only",
-		"0 < [ect01] . 1:1(0) ack 1":     "x.pkt:1: ect01 is for packets from the stack only",
-		"0~1 < . 1:1(0) ack 1":           "x.pkt:1: only a packet from the stack may come at any time or within a range",
-		"* read(3, ..., 1) = 1":          "x.pkt:1: only a packet from the stack may come at any time or within a range",
-		"2~1 > . 1:1(0) ack 1":           "x.pkt:1: the range ends before it begins",
-		"1~+2 > . 1:1(0) ack 1":          "x.pkt:1: a range must be absolute or relative at both ends",
-		"-1 > . 1:1(0) ack 1":            "x.pkt:1: bad time \"-1\"",
-		"0 read(3, ..., 1)":              "x.pkt:1: end of file where \"=\" should stand",
-		"0 read(3, ..., 1 = 1":           "x.pkt:1: \"=\" where \",\" should stand",
-		"0 read(3, ?) = 1":               "x.pkt:1: \"?\" where a value should stand",
-		"0 read(3, {1=2}) = 1":           "x.pkt:1: a member needs a name before =",
-		"0 read() = -1 EINTR (oops":      "x.pkt:1: the note is not closed",
-		"0 %{ assert 1":                  "x.pkt:1: %{ without }%",
-		"0 `true":                        "x.pkt:1: ` without its counterpart",
-		"0 read(3, \"x) = 1":             "x.pkt:1: \" without its counterpart",
-		"/* 0 read(3) = 1":               "x.pkt:1: comment without end",
-		"0 > . 1:1(0) ack 1 <mss 70000>": "x.pkt:1: mss 70000 is out of range",
-		"0 > . 1:1(0) ack 1 <what 1>":    "x.pkt:1: \"what\" is no TCP option",
-		"0 > . 1:1(0) ack 1 <sack>":      "x.pkt:1: sack without blocks",
-		"0 > . 1:1(0) ack 1 <FO abc>":    "x.pkt:1: \"abc\" is no Fast Open cookie",
+		"":                                               "x.pkt:1: no events",
+		"// nothing\n":                                   "x.pkt:2: no events",
+		"0 < S 0:0(0) win":                               "x.pkt:1: end of file where win should stand",
+		"\n0 < Q 0:0(0)":                                 "x.pkt:2: \"Q\" is no set of TCP flags",
+		"0 < SS 0:0(0)":                                  "x.pkt:1: \"SS\" is no set of TCP flags",
+		"0 < . 1:5(3) ack 1":                             "x.pkt:1: 1:5 does not hold 3 bytes",
+		"0 < . 1:1(0) ack 4294967296":                    "x.pkt:1: ack 4294967296 is out of range",
+		"0 < . 1:1(0) ack 1 <...>":                       "x.pkt:1: <...> is for packets from the stack only",
+		"0 < [ect01] . 1:1(0) ack 1":                     "x.pkt:1: ect01 is for packets from the stack only",
+		"0~1 < . 1:1(0) ack 1":                           "x.pkt:1: only a packet from the stack may come at any time or within a range",
+		"* read(3, ..., 1) = 1":                          "x.pkt:1: only a packet from the stack may come at any time or within a range",
+		"2~1 > . 1:1(0) ack 1":                           "x.pkt:1: the range ends before it begins",
+		"1~+2 > . 1:1(0) ack 1":                          "x.pkt:1: a range must be absolute or relative at both ends",
+		"-1 > . 1:1(0) ack 1":                            "x.pkt:1: bad time \"-1\"",
+		"0 read(3, ..., 1)":                              "x.pkt:1: end of file where \"=\" should stand",
+		"0 read(3, ..., 1 = 1":                           "x.pkt:1: \"=\" where \",\" should stand",
+		"0 read(3, ?) = 1":                               "x.pkt:1: \"?\" where a value should stand",
+		"0 read(3, {1=2}) = 1":                           "x.pkt:1: a member needs a name before =",
+		"0 read() = -1 EINTR (oops":                      "x.pkt:1: the note is not closed",
+		"0 %{ assert 1":                                  "x.pkt:1: %{ without }%",
+		"0 `true":                                        "x.pkt:1: ` without its counterpart",
+		"0 read(3, \"x) = 1":                             "x.pkt:1: \" without its counterpart",
+		"/* 0 read(3) = 1":                               "x.pkt:1: comment without end",
+		"0 > . 1:1(0) ack 1 <mss 70000>":                 "x.pkt:1: mss 70000 is out of range",
+		"0 < S ...(0)":                                   "x.pkt:1: any sequence number is for packets from the stack only",
+		"#ifdef A\n0 read(3) = 1":                        "x.pkt:1: #ifdef without #endif",
+		"0 read(3) = 1\n#ifdef A\n#endif\n#endif":        "x.pkt:4: #endif without #ifdef",
+		"0 > . 1:1(0) ack 1 <what 1>":                    "x.pkt:1: \"what\" is no TCP option",
+		"0 > . 1:1(0) ack 1 <sack>":                      "x.pkt:1: sack without blocks",
+		"0 > . 1:1(0) ack 1 <FO abc>":                    "x.pkt:1: \"abc\" is no Fast Open cookie",
 		"0 > . 1:1(0) ack 1 <sack 1:2 3:4 5:6 7:8 9:10>": "x.pkt:1: the options take 42 bytes, of 40 that there is room for",
 		"`a`\n`b`\n0 read(3) = 1":                        "x.pkt:3: \"0\" after the last command: a command with events after it needs a time",
 		"--define=x\n0 read(3) = 1":                      "x.pkt:1: --define needs NAME=VALUE",
@@ -270,6 +283,8 @@ func TestRefusedByTheReader(t *testing.T) {
 		"0 > S.5 0:0(0) ack 1":                               "AccECN (RFC 9768)",
 		"0 > . 1:1(0) ack 1 <md5 00,nop>":                    "TCP MD5 signatures (RFC 2385)",
 		"0 > . 1:1(0) ack 1 <ECN e0b 1>":                     "AccECN (RFC 9768)",
+		"0 > S 0:0(0) <mss 1452>/udp(9811 > 1)":              "TCP in UDP",
+		"0 < R. 0:0(0) ack 1 win 0/udp(1 > 2)":               "TCP in UDP",
 		"0 < icmp echo_request id 7":                         "ICMP echo",
 		"0 < icmp unreachable port_unreachable [udp (1)]":    "ICMP messages about udp packets",
 		"0 recvmsg(3, {(label 0, tc 0, [S], ttl 0)}, 0) = 0": "MPLS encapsulation",
@@ -306,10 +321,48 @@ func TestRefusedBeforeTheRun(t *testing.T) {
 	}
 }
 
+// What the C preprocessor would leave out is not there, and lines keep their
+// numbers.
+func TestConditional(t *testing.T) {
+	const text = `0 f1() = 0
+#ifdef A
+0 f2() = 0
+#ifndef B
+0 f3() = 0
+#else
+0 f4() = 0
+#endif
+#else
+0 f5() = 0
+#endif
+0 f6() = 0`
+	for defined, want := range map[string]string{"": "f1 f5 f6", "A": "f1 f2 f3 f6", "B": "f1 f5 f6", "A B": "f1 f2 f4 f6"} {
+		defines := make(map[string]string)
+		for _, d := range strings.Fields(defined) {
+			defines[d] = "1"
+		}
+		s, err := Parse("x.pkt", text, defines)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range s.Events {
+			got = append(got, e.Action.(*Syscall).Name)
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("with %q: %v, want %s", defined, got, want)
+		}
+		if last := s.Events[len(s.Events)-1]; last.Line != 12 {
+			t.Errorf("with %q: the last line is %d, want 12", defined, last.Line)
+		}
+	}
+}
+
 // FuzzParse reads anything: it must come to an end, and a script that it takes
 // must be one whose events can be told apart.
 func FuzzParse(f *testing.F) {
 	for _, text := range []string{
+		"#ifdef A\n#else\n0 > R. 0:0(0)! ack 1\n#endif\n0 > S. ...(0) ack 1", "0 > . 1:1(0)/udp(1 > 2)",
 		"0 < S 0:0(0) win 1 <mss 1000,sackOK,TS val 1 ecr 2,nop,wscale 7>", "+0...1 read(3, ..., 1) = -1 EINTR (x)",
 		"`a`\n* > [ect0] FP. 1:2(1) ack 1 <...>\n`b`", "--x=y\n0 %{ assert 1 }%", "0 < 1 > 2 icmp x y mtu 1 [1:2(1)]",
 		"0 f({a=1,b(2)=[{...,3}|4]}, \"\\x41\"...) = 0x5", "0~1 > - 1:1(0) urg 4 <sack 1:2 3:4,FO 00>",
