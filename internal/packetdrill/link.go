@@ -165,13 +165,6 @@ func (l *link) choke(on bool) {
 	l.choked = on
 }
 
-// offload switches GSO on or off, for connections that begin later.
-func (l *link) offload(on bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.gso = on
-}
-
 // inject hands an IP packet to the stack. mss, if not 0, says that it was merged
 // from segments of that size.
 func (l *link) inject(b []byte, mss int) {

@@ -37,6 +37,8 @@ func tune(s *stack.Stack, name, value string) (bool, error) {
 		t.NoWindowScaling = n == 0
 	case "net.ipv4.tcp_slow_start_after_idle":
 		t.NoIdleRestart = n == 0
+	case "net.ipv4.tcp_min_tso_segs":
+		t.LeastBurst = int(n)
 	case "net.ipv4.tcp_ecn":
 		t.ECN = tcp.ECNMode(min(n, math.MaxUint8))
 	case "net.ipv4.tcp_notsent_lowat":

@@ -42,7 +42,7 @@ var defaultSysctls = [][2]string{
 // they are set to.
 var fixedSysctls = []string{
 	"net.ipv4.tcp_synack_retries", // a SYN-ACK is retried as a SYN is
-	"net.ipv4.tcp_min_tso_segs", "net.ipv4.tcp_tso_win_divisor", "net.ipv4.tcp_min_rtt_wlen",
+	"net.ipv4.tcp_tso_win_divisor", "net.ipv4.tcp_min_rtt_wlen",
 	"net.ipv4.tcp_pacing_ss_ratio", "net.ipv4.tcp_pacing_ca_ratio",
 	"net.ipv4.tcp_fack", "net.ipv4.tcp_dsack", "net.ipv4.tcp_frto", "net.ipv4.tcp_ecn_option",
 	"net.ipv4.tcp_fastopen_blackhole_timeout_sec",

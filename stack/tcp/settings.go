@@ -100,6 +100,7 @@ func (e *Endpoint) configFor(numbers flowNumbers) conn.Config {
 		InvalidRateLimit: e.proto.invalidRateLimit(),
 		NoIdleRestart:    o.tuning.NoIdleRestart,
 		LikeLinux:        o.tuning.LikeLinux,
+		LeastBurst:       o.tuning.LeastBurst,
 		DelayedACK:       !o.tuning.NoDelayedACK, // and only where an exchange is interactive
 		RACK:             o.recovery&tcpip.TCPRACKLossDetection != 0,
 		Congestion:       e.settings.congestion,

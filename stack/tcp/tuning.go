@@ -25,6 +25,9 @@ type Tuning struct {
 	// LikeLinux follows Linux where gVisor's TCP, or a RFC's letter, has it
 	// otherwise; see conn.Config.LikeLinux for what that is.
 	LikeLinux bool
+	// LeastBurst is how many segments leave in one piece, with LikeLinux, on however
+	// slow a path (Linux tcp_min_tso_segs). 0: 2.
+	LeastBurst int
 	// NotSentLowat is the bound of SetNotSentLowat for endpoints that set none
 	// (Linux tcp_notsent_lowat). 0: none.
 	NotSentLowat int64
@@ -82,6 +85,9 @@ func SetTuning(s *stack.Stack, t Tuning) error {
 	}
 	if t.ECN > ECNPassive {
 		return errors.New("unknown ECN mode")
+	}
+	if t.LeastBurst < 0 {
+		return errors.New("a burst may not be negative")
 	}
 	if t.NotSentLowat < 0 {
 		return errors.New("a bound on what is unsent may not be negative")

@@ -89,9 +89,12 @@ type Config struct {
 	// LikeLinux follows Linux where gVisor's TCP, or a RFC's letter, has it
 	// otherwise: the send buffer counts memory, not bytes; a window probe is
 	// empty; a FIN passes a full congestion window; an acknowledgement of what was
-	// never sent is dropped without a word, and a SYN in TIME-WAIT that opens
-	// nothing is answered.
+	// never sent is dropped without a word, a SYN in TIME-WAIT that opens nothing is
+	// answered, and no more leaves in one piece than Linux would send at a time.
 	LikeLinux bool
+	// LeastBurst is how many segments may leave in one piece, with LikeLinux, on
+	// however slow a path (Linux tcp_min_tso_segs). 0: 2.
+	LeastBurst int
 	// RACK selects RFC 8985 loss detection where SACK is in use.
 	RACK bool
 

@@ -99,6 +99,7 @@ type params struct {
 	delayedACK, rack    bool
 	noIdleRestart       bool
 	likeLinux           bool
+	leastBurst          int // segments; 0: leastBurst
 	congestion          string
 	scaling, sack, ecn  bool // offered; after the handshake: agreed
 }
@@ -159,12 +160,14 @@ func (c *Conn) init(now Time, cfg *Config) {
 		invalidRateLimit: cfg.InvalidRateLimit,
 		noIdleRestart:    cfg.NoIdleRestart,
 		likeLinux:        cfg.LikeLinux,
+		leastBurst:       cfg.LeastBurst,
 		rack:             cfg.RACK,
 		scaling:          cfg.WindowScaling,
 		sack:             cfg.SACK,
 		ecn:              cfg.ECN,
 	}
 	c.user.init(cfg)
+	c.user.pushed = cfg.ISS.Add(1)
 	c.snd.iss, c.snd.una, c.snd.small = cfg.ISS, cfg.ISS, cfg.ISS
 	c.snd.mss = min(mss, DefaultMSS)
 	c.sendq.init(cfg.ISS.Add(1), orDefault(cfg.SndBuf, DefaultBuffer), cfg.SndBufMax)

@@ -84,6 +84,7 @@ func (c *Conn) WriteSYN(r io.Reader, n int, more bool) (int, error) {
 	}
 	done, err := c.sendq.write(r, min(n, c.early.room))
 	c.early.room -= done
+	c.user.pushed = c.sendq.end
 	c.early.more = more && done < n
 	return done, err
 }
@@ -124,6 +125,7 @@ func (c *Conn) fillSYN(now Time, out *Segment) {
 	}
 	c.sendq.slice(c.sendq.start, n, &out.Payload)
 	c.board.sent(now, c.snd.nxt, uint32(n), uint32(n))
+	c.board.recs[len(c.board.recs)-1].flags |= recPushed
 	c.snd.nxt = c.snd.nxt.Add(n)
 	c.snd.last = now
 	c.stats.BytesSent += uint64(n)

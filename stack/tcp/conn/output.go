@@ -223,22 +223,13 @@ func (c *Conn) outputNew(now Time, out *Segment) bool {
 	}
 	c.head(now, out, c.snd.nxt)
 	c.fillData(out, c.snd.nxt, n, fin)
-	if n > 0 && c.pushes(c.snd.nxt.Add(n), out) {
-		out.Flags |= header.TCPFlagPsh
-	}
+	pushed := c.push(out, n)
 	c.markECN(out, true)
-	c.sentNew(now, n, fin)
+	c.sentNew(now, n, fin, pushed)
 	if probe {
 		c.probed(false)
 	}
 	return true
-}
-
-// pushes reports whether a segment of new data that ends at end asks the peer to
-// deliver at once: where the user's writing or a record ends, and, as Linux has
-// it, where a run of segments does and where silly window avoidance is overridden.
-func (c *Conn) pushes(end seqnum.Value, s *Segment) bool {
-	return end == c.sendq.end || s.GSOSize != 0 || c.user.force || c.sendq.endsRecord(end)
 }
 
 // mayCarry decides how much new data may go into a segment now, and whether
@@ -248,7 +239,7 @@ func (c *Conn) mayCarry(now Time, probe bool) (n seqnum.Size, fin bool) {
 	var (
 		size   = seqnum.Size(max(c.segmentSize()-int(c.sackRoom()), 1))
 		unsent = c.unsent()
-		piece  = c.sendq.toRecordEnd(c.snd.nxt, unsent)
+		piece  = c.sendq.toBurstEnd(c.snd.nxt, c.sendq.toRecordEnd(c.snd.nxt, unsent))
 		usable = c.usableWindow()
 		room   = c.cwnd() - c.flight()
 		last   = piece == unsent // of what there is to send
@@ -266,7 +257,7 @@ func (c *Conn) mayCarry(now Time, probe bool) (n seqnum.Size, fin bool) {
 	}
 	most := size
 	if c.cfg.gsoMax >= 2*int(size) && c.sackRoom() == 0 {
-		most = seqnum.Size(c.cfg.gsoMax) / size * size
+		most = c.maxBurst(size)
 	}
 	n = min(piece, usable, most, seqnum.Size(max(room, int64(size))))
 	if n > size && n%size != 0 && (n < piece || last && !c.finPending() && c.holdSmall()) {
@@ -324,12 +315,15 @@ func (c *Conn) fillData(out *Segment, seq seqnum.Value, n seqnum.Size, fin bool)
 }
 
 // sentNew moves SND.NXT over what was just sent.
-func (c *Conn) sentNew(now Time, n seqnum.Size, fin bool) {
+func (c *Conn) sentNew(now Time, n seqnum.Size, fin, pushed bool) {
 	size := uint32(c.segmentSize())
 	if c.board.empty() {
 		c.loss.stalled = now
 	}
 	c.board.sent(now, c.snd.nxt, uint32(n), size)
+	if pushed {
+		c.board.recs[len(c.board.recs)-1].flags |= recPushed
+	}
 	c.snd.nxt = c.snd.nxt.Add(n)
 	if n > 0 && uint32(n)%size != 0 {
 		c.snd.small = c.snd.nxt
@@ -402,7 +396,7 @@ func (c *Conn) retransmit(now Time, out *Segment, r *record) {
 		n--
 	}
 	c.fillData(out, seq, n, fin)
-	if n > 0 && seq.Add(n) == c.sendq.end {
+	if end := seq.Add(n); r.is(recPushed) || n > 0 && (end == c.user.pushed || c.sendq.endsRecord(end)) {
 		out.Flags |= header.TCPFlagPsh
 	}
 	for out.Options.NumSACK > 0 && int(n)+out.Options.Len() > int(c.snd.mss) {

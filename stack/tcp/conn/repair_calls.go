@@ -79,7 +79,7 @@ func (c *Conn) WriteQueue(now Time, q repair.Queue, p []byte) (int, error) {
 		p = p[:min(len(p), maxRun-c.sendq.size())]
 		c.sendq.write(bytes.NewReader(p), len(p)) // which cannot fail
 		c.countAsSent(now, c.snd.nxt, c.sendq.end)
-		c.snd.nxt = c.sendq.end
+		c.snd.nxt, c.user.pushed = c.sendq.end, c.sendq.end
 		c.ensureTimers(now)
 	default:
 		return 0, repair.ErrInvalid

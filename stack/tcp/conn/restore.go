@@ -65,6 +65,7 @@ func (c *Conn) restoreCore(now Time, s *repair.Snapshot) {
 	for _, p := range k.SendQueue {
 		c.sendq.write(bytes.NewReader(p), len(p)) // neither can fail
 	}
+	c.user.pushed = c.sendq.end
 	c.snd.una, c.snd.nxt, c.snd.small = q.una, q.nxt, q.una
 	c.loss.init(q.una)
 

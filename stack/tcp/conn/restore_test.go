@@ -42,7 +42,7 @@ func (w *world) move(h *host, cfg Config, core bool) *repair.Snapshot {
 }
 
 // describe is everything that can be seen of a frozen connection. Its clock may
-// be another's.
+// be another's, and which segments ask the peer to deliver is nothing to either.
 func describe(c *Conn, now Time) string {
 	i := c.Info(now)
 	i.RACK.Sent = 0
@@ -55,7 +55,7 @@ func describe(c *Conn, now Time) string {
 	rcv.base = rcv.adv // what remains of rounding is of no account
 	s := fmt.Sprintf("%+v\nsnd %+v\nrcv %+v\nuser %+v\n", i, c.snd, rcv, user)
 	for _, r := range c.board.recs {
-		s += fmt.Sprintf("%d+%d %#x %v\n", r.seq, r.size, r.flags, c.frozenAt.Sub(r.sent))
+		s += fmt.Sprintf("%d+%d %#x %v\n", r.seq, r.size, r.flags&^recPushed, c.frozenAt.Sub(r.sent))
 	}
 	for _, p := range c.reasm.spans {
 		s += fmt.Sprintf("held %d:%d\n", p.seq, p.end())

@@ -47,6 +47,7 @@ const (
 	recLost                           // judged lost
 	recRtx                            // judged lost, and a retransmission is under way
 	recEver                           // was ever retransmitted: no round-trip sample (Karn)
+	recPushed                         // asks the peer to deliver at once
 )
 
 type rtx struct {
@@ -152,6 +153,7 @@ func (b *scoreboard) cut(seq seqnum.Value) {
 	head := uint32(tail.seq.Size(seq))
 	b.recs[i].size = head
 	tail.seq, tail.size = seq, tail.size-head
+	b.recs[i].flags &^= recPushed // the end is the tail's
 	b.recs = slices.Insert(b.recs, i+1, tail)
 	switch {
 	case tail.is(recSacked):

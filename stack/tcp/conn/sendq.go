@@ -24,7 +24,21 @@ type sendQueue struct {
 	// records are where records end that no segment may reach across, in order
 	// (MSG_EOR).
 	records []seqnum.Value
-	burst   seqnum.Value // where the last burst begins; see linuxSpace
+	burst   sendBurst // the last
+	bursts  []burstEnd
+}
+
+// sendBurst is what Linux gathers into one piece before it begins another; see
+// linuxSpace.
+type sendBurst struct {
+	start seqnum.Value
+	push  bool // it asks the peer to deliver
+}
+
+// burstEnd is where a burst ends that another follows: no segment reaches across.
+type burstEnd struct {
+	at   seqnum.Value
+	push bool
 }
 
 // chunk is a piece of memory that is filled once, from front to back. Segments
@@ -114,6 +128,26 @@ func (q *sendQueue) endsRecord(seq seqnum.Value) bool {
 	return found
 }
 
+// toBurstEnd is how far it is from seq to the end of its burst, at most n.
+func (q *sendQueue) toBurstEnd(seq seqnum.Value, n seqnum.Size) seqnum.Size {
+	for i := range q.bursts {
+		if seq.LessThan(q.bursts[i].at) {
+			return min(n, seq.Size(q.bursts[i].at))
+		}
+	}
+	return n
+}
+
+// pushesBurst reports whether a burst ends at seq that asks the peer to deliver.
+func (q *sendQueue) pushesBurst(seq seqnum.Value) bool {
+	for i := range q.bursts {
+		if q.bursts[i].at == seq {
+			return q.bursts[i].push
+		}
+	}
+	return false
+}
+
 // slice puts references to the n bytes from seq on into p.
 func (q *sendQueue) slice(seq seqnum.Value, n seqnum.Size, p *buffer.Buffer) {
 	i := 0
@@ -142,6 +176,9 @@ func (q *sendQueue) ack(una seqnum.Value) {
 	for len(q.records) > 0 && q.records[0].LessThanEq(una) {
 		q.records = q.records[1:]
 	}
+	for len(q.bursts) > 0 && q.bursts[0].at.LessThanEq(una) {
+		q.bursts = q.bursts[1:]
+	}
 	done := 0
 	for done < len(q.chunks) && q.chunks[done].end().LessThanEq(una) && q.chunks[done].used > 0 {
 		q.chunks[done].view.Release()
@@ -159,6 +196,6 @@ func (q *sendQueue) release() {
 	for i := range q.chunks {
 		q.chunks[i].view.Release()
 	}
-	q.chunks, q.records, q.mem = nil, nil, fifo[chunk]{}
+	q.chunks, q.records, q.bursts, q.mem = nil, nil, nil, fifo[chunk]{}
 	q.start = q.end
 }

@@ -161,7 +161,7 @@ func (c *Conn) readExtra(now Time, s *Record) {
 		x.Sent = make([]repair.SentSegment, n)
 		for i := range c.board.recs {
 			r := &c.board.recs[i]
-			x.Sent[i] = repair.SentSegment{Seq: uint32(r.seq), Len: r.size, Flags: uint8(r.flags), Age: c.frozenAt.Sub(r.sent)}
+			x.Sent[i] = repair.SentSegment{Seq: uint32(r.seq), Len: r.size, Flags: uint8(r.flags &^ recPushed), Age: c.frozenAt.Sub(r.sent)}
 		}
 	}
 	for i := range c.reasm.spans {

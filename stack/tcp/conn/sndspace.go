@@ -22,7 +22,7 @@ const (
 // space is how many of n bytes a Write may take now.
 func (c *Conn) space(n int) int {
 	if c.cfg.likeLinux {
-		return c.linuxSpace(n)
+		return c.linuxSpace(n, false)
 	}
 	n = min(n, c.sendq.space())
 	if low := c.user.opts.NotSentLowat; low > 0 {
@@ -49,39 +49,56 @@ func (c *Conn) burst() int {
 	return max(n/mss*mss, mss)
 }
 
-// linuxSpace plays tcp_sendmsg: it fills the last burst, begins another while
-// there is room for one, and sends each that is full as far as may be.
-func (c *Conn) linuxSpace(n int) int {
+// linuxSpace plays tcp_sendmsg for n bytes: it fills the last burst, begins
+// another while there is room for one, and sends each that is full as far as may
+// be. It reports how many bytes it takes; write says that they are written, and
+// then it notes where bursts end, and which of them ask the peer to deliver: one
+// in every half window does (forced_push).
+func (c *Conn) linuxSpace(n int, write bool) int {
 	var (
 		q      = &c.sendq
 		goal   = seqnum.Size(c.burst())
 		end    = q.end
 		sent   = c.snd.nxt // as it will be
 		credit = c.sendable()
+		burst  = q.burst
+		pushed = c.user.pushed
 		taken  = 0
 	)
-	if q.burst.LessThan(sent) || end.LessThan(q.burst) {
-		q.burst = sent
+	if burst.start.LessThan(sent) || end.LessThan(burst.start) {
+		burst = sendBurst{start: sent, push: burst.push && sent.LessThan(end)}
 	}
 	for taken < n {
-		if full := q.burst.Size(end) >= goal; full || q.burst == end || q.endsRecord(end) {
+		if full := burst.start.Size(end) >= goal; full || burst.start == end || q.endsRecord(end) {
 			if !c.linuxFree(q.start.Size(end), sent.Size(end), goal) {
 				break
 			}
-			q.burst = end
+			if write && full {
+				q.bursts = append(q.bursts, burstEnd{end, burst.push})
+			}
+			burst = sendBurst{start: end}
 		}
-		k := min(seqnum.Size(n-taken), goal-q.burst.Size(end))
+		k := min(seqnum.Size(n-taken), goal-burst.start.Size(end))
 		end = end.Add(k)
 		taken += int(k)
-		if q.burst.Size(end) < goal {
+		if burst.start.Size(end) < goal {
 			break // there is no more to take
+		}
+		if c.snd.maxWnd/2 < pushed.Size(end) {
+			burst.push, pushed = true, end
 		}
 		out := min(credit, sent.Size(end))
 		credit -= out
 		sent = sent.Add(out)
-		if q.burst.LessThan(sent) {
-			q.burst = sent
+		if write && sent == end {
+			q.bursts = append(q.bursts, burstEnd{end, burst.push})
 		}
+		if burst.start.LessThan(sent) {
+			burst.start = sent
+		}
+	}
+	if write {
+		q.burst, c.user.pushed = burst, pushed
 	}
 	return taken
 }

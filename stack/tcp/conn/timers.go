@@ -105,6 +105,7 @@ func (c *Conn) expire(now Time, k timer) {
 		c.onDelayedACK()
 	case timerCork:
 		c.user.uncork = true
+		c.user.pushed = c.sendq.end
 	case timerPace:
 		// Output will see that it may go on.
 	case timerKeepalive:

@@ -17,6 +17,7 @@ type userState struct {
 	readShut   bool         // the receiving side is shut: an empty queue is the end
 	more       bool         // the last Write said that another follows
 	moreAt     seqnum.Value // SND.UNA then
+	pushed     seqnum.Value // the end of the last Write that said no such thing
 	hasRead    bool         // since a window was last advertised
 	uncork     bool         // the cork has held long enough
 	force      bool         // send into a window however small
@@ -67,9 +68,15 @@ func (c *Conn) Write(now Time, r io.Reader, n int, more bool) (int, error) {
 	if room == 0 {
 		return 0, ErrWouldBlock
 	}
+	if c.cfg.likeLinux {
+		c.linuxSpace(room, true)
+	}
 	done, err := c.sendq.write(r, room)
 	if c.user.more = more; more {
 		c.user.moreAt = c.snd.una
+	}
+	if !more || done < n {
+		c.user.pushed = c.sendq.end
 	}
 	c.armCork(now)
 	return done, err
