@@ -38,7 +38,10 @@ type reservation struct {
 	id    stack.TransportEndpointID
 	tomb  bool
 	until tcpip.MonotonicTime
-	index int // in places.until; -1: it is not there any more
+	// tombUntil is how long the tombstone goes on in whose place a reservation
+	// is: the connection that left has left, whether or not another comes.
+	tombUntil tcpip.MonotonicTime
+	index     int // in places.until; -1: it is not there any more
 
 	room      int // bytes of segments that may yet be held
 	packets   []packet
@@ -74,22 +77,30 @@ func (h *expiries) Pop() any {
 func (p *places) put(proto *protocol, id stack.TransportEndpointID, tomb bool, hold int, lifetime time.Duration) (*reservation, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	now := p.clock.NowMonotonic()
+	r := &reservation{in: p, proto: proto, id: id, tomb: tomb, room: hold, until: now.Add(lifetime)}
 	if old := p.at[id]; old != nil {
 		if !old.tomb {
 			return nil, repair.ErrAddrInUse
 		}
 		p.remove(old)
+		if !tomb {
+			r.tombUntil = old.until
+		}
 	}
-	now := p.clock.NowMonotonic()
-	r := &reservation{in: p, proto: proto, id: id, tomb: tomb, room: hold, until: now.Add(lifetime)}
+	p.add(r)
+	p.arm(now)
+	return r, nil
+}
+
+// add puts a place into the table. p.mu is held.
+func (p *places) add(r *reservation) {
 	if p.at == nil {
 		p.at = make(map[stack.TransportEndpointID]*reservation)
 	}
-	p.at[id] = r
+	p.at[r.id] = r
 	p.n.Store(int32(len(p.at)))
 	heap.Push(&p.until, r)
-	p.arm(now)
-	return r, nil
 }
 
 // remove ends a place; what it holds stays with it. p.mu is held.
@@ -125,12 +136,19 @@ func (p *places) expire() {
 	defer p.mu.Unlock()
 	now := p.clock.NowMonotonic()
 	for len(p.until) > 0 && !now.Before(p.until[0].until) {
-		r := p.until[0]
-		p.remove(r)
-		r.discard()
+		p.end(p.until[0], now)
 	}
 	p.fires = tcpip.MonotonicTime{} // it has fired
 	p.arm(now)
+}
+
+// end ends a place that nobody has filled. p.mu is held.
+func (p *places) end(r *reservation, now tcpip.MonotonicTime) {
+	p.remove(r)
+	r.discard()
+	if now.Before(r.tombUntil) {
+		p.add(&reservation{in: p, proto: r.proto, id: r.id, tomb: true, until: r.tombUntil})
+	}
 }
 
 // discard drops what is held. p.mu is held.
@@ -253,8 +271,9 @@ func (r *reservation) Cancel() {
 	r.in.mu.Lock()
 	defer r.in.mu.Unlock()
 	if r.index >= 0 {
-		r.in.remove(r)
-		r.discard()
+		now := r.in.clock.NowMonotonic()
+		r.in.end(r, now)
+		r.in.arm(now)
 	}
 }
 

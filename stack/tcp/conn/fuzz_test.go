@@ -36,14 +36,14 @@ func (t *tape) near(places ...seqnum.Value) seqnum.Value {
 
 // A driven connection is one under a fuzzer's hands.
 type driven struct {
-	t   *testing.T
+	t   testing.TB
 	c   Conn
 	now Time
 }
 
 // newDriven opens a connection as the tape says: actively, passively, or from a
 // cookie, with any mix of options.
-func newDriven(t *testing.T, in *tape) *driven {
+func newDriven(t testing.TB, in *tape) *driven {
 	d := &driven{t: t, now: Time(time.Hour)}
 	how := in.byte()
 	bits := in.byte()
