@@ -23,6 +23,7 @@ func (c *Conn) ack(now Time, s *Segment) {
 		flight   = c.flight()
 		lost     = c.board.lostOut.segs
 		closed   = c.snd.wnd == 0
+		changed  = s.Window != c.snd.field
 		windowed = c.updateWindow(s)
 	)
 	if windowed && c.board.empty() {
@@ -35,7 +36,7 @@ func (c *Conn) ack(now Time, s *Segment) {
 	// What left before a freeze was under way for some part of it.
 	d.sampled = d.sampled && d.sample > c.tstamp.thawed
 	if !advanced {
-		c.countDuplicate(s, windowed, &d)
+		c.countDuplicate(s, windowed || changed, &d)
 	}
 	c.sampleRTT(now, s, &d, advanced, dsack)
 	empty := !advanced && !windowed && d.bytes == 0 && s.Len() == 0 && s.Options.NumSACK == 0
@@ -118,6 +119,7 @@ func (c *Conn) updateWindow(s *Segment) bool {
 	if s.Has(header.TCPFlagSyn) {
 		wnd = seqSize(s.Window)
 	}
+	c.snd.field = s.Window
 	newer := c.snd.una.LessThan(s.Ack) || c.snd.wl1.LessThan(s.Seq) ||
 		c.snd.wl1 == s.Seq && (c.snd.wnd < wnd || wnd == 0)
 	if !newer {

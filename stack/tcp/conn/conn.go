@@ -66,7 +66,8 @@ type sendVars struct {
 	wl1 seqnum.Value // segment sequence number of the last window update
 
 	maxWnd seqnum.Size // the largest window the peer ever offered
-	raw    uint16      // the window field as last seen, for prediction
+	raw    uint16      // the window field that wnd is from, for prediction
+	field  uint16      // the window field of the last acknowledgement
 	wscale uint8
 	mss    uint16       // payload of a full segment, before options
 	small  seqnum.Value // end of the last segment sent that was not full (RFC 896)

@@ -148,8 +148,9 @@ func (c *Conn) options(now Time, o *Options) {
 		o.TSVal = c.tstamp.value(now)
 		o.TSEcr = c.tstamp.recent
 	}
-	if c.cfg.sack && c.sacks.any() {
+	if c.reportsSACK() {
 		c.sacks.fill(o)
+		c.reasm.fillFIN(o)
 	}
 }
 
@@ -291,13 +292,14 @@ func (c *Conn) unsent() seqnum.Size {
 
 // sackRoom is what SACK blocks will take from a segment's payload.
 func (c *Conn) sackRoom() seqnum.Size {
-	if !c.cfg.sack || !c.sacks.any() || c.setsRoomAside() {
+	if !c.reportsSACK() || c.setsRoomAside() {
 		return 0
 	}
 	var o Options
 	o.HasTS = c.tstamp.on
 	g := c.sacks
 	g.fill(&o)
+	c.reasm.fillFIN(&o)
 	return seqnum.Size(4 + 8*int(o.NumSACK))
 }
 

@@ -104,6 +104,7 @@ func (c *Conn) restoreWindow(w repair.Window) {
 // expectWindow sets the field with which the peer would repeat its window.
 func (c *Conn) expectWindow() {
 	c.snd.raw = uint16(min(c.snd.wnd>>c.snd.wscale, maxUnscaledWindow))
+	c.snd.field = c.snd.raw
 }
 
 // restoreOptions takes what the two sides agreed on, or, before they have, what

@@ -54,24 +54,48 @@ func (g *sackGenerator) advance(nxt seqnum.Value, held *reassembly) {
 // fill puts as many blocks into o as fit beside its other options. A
 // duplicate is reported once.
 func (g *sackGenerator) fill(o *Options) {
+	if g.dup.Start != g.dup.End {
+		o.addSACK(g.dup)
+		g.dup = header.SACKBlock{}
+	}
+	for _, b := range g.recent {
+		o.addSACK(b)
+	}
+}
+
+// addSACK adds a block if it fits beside the other options of a segment that is
+// not a SYN.
+func (o *Options) addSACK(b header.SACKBlock) {
 	room := maxSACKBlocks
 	if o.HasTS {
 		room--
 	}
-	put := func(b header.SACKBlock) {
-		if int(o.NumSACK) < room {
-			o.SACK[o.NumSACK] = b
-			o.NumSACK++
-		}
-	}
-	if g.dup.Start != g.dup.End {
-		put(g.dup)
-		g.dup = header.SACKBlock{}
-	}
-	for _, b := range g.recent {
-		put(b)
+	if int(o.NumSACK) < room {
+		o.SACK[o.NumSACK] = b
+		o.NumSACK++
 	}
 }
+
+// fillFIN reports a FIN that came early, which takes a sequence number like a
+// byte: with the block that it follows, or in one of its own.
+func (r *reassembly) fillFIN(o *Options) {
+	n := len(r.spans)
+	if !r.hasFIN || n > 0 && r.fin.LessThan(r.spans[n-1].end()) {
+		return // none, or the peer contradicts itself
+	}
+	if n == 0 || r.spans[n-1].end() != r.fin {
+		o.addSACK(header.SACKBlock{Start: r.fin, End: r.fin + 1})
+		return
+	}
+	for i, b := range o.Blocks() {
+		if b.Start == r.spans[n-1].seq && b.End == r.fin {
+			o.SACK[i].End++
+		}
+	}
+}
+
+// reportsSACK reports whether segments carry SACK blocks.
+func (c *Conn) reportsSACK() bool { return c.cfg.sack && (c.sacks.any() || c.reasm.hasFIN) }
 
 // any reports whether there is anything to tell.
 func (g *sackGenerator) any() bool { return len(g.recent) != 0 || g.dup.Start != g.dup.End }
