@@ -93,7 +93,7 @@ func (e *Endpoint) close(now conn.Time) {
 		e.conn.Release() // what had come before it ended, and was not read
 	case s == conn.StateSynSent && !e.conn.Frozen():
 		e.giveUp(now, &tcpip.ErrAborted{})
-	case linger.Enabled && linger.Timeout == 0 && !e.conn.Frozen():
+	case linger.Enabled && linger.Timeout == 0 && s != conn.StateTimeWait && !e.conn.Frozen():
 		e.conn.Abort(now)
 	default:
 		e.lateSettings()

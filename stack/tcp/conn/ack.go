@@ -118,8 +118,9 @@ func (c *Conn) updateWindow(s *Segment) bool {
 	wnd := seqSize(s.Window) << c.snd.wscale
 	if s.Has(header.TCPFlagSyn) {
 		wnd = seqSize(s.Window)
+	} else {
+		c.snd.field = s.Window
 	}
-	c.snd.field = s.Window
 	newer := c.snd.una.LessThan(s.Ack) || c.snd.wl1.LessThan(s.Seq) ||
 		c.snd.wl1 == s.Seq && (c.snd.wnd < wnd || wnd == 0)
 	if !newer {

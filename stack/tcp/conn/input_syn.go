@@ -85,7 +85,7 @@ func (c *Conn) takeSYN(s *Segment) {
 		c.tstamp.start(o.TSVal, c.rcv.last)
 	}
 	c.snd.wnd, c.snd.raw = c.synWindow(s)
-	c.snd.field = s.Window
+	c.snd.field = c.snd.raw
 	c.snd.maxWnd = c.snd.wnd
 	c.rcv.base = c.rcv.adv
 	c.startCongestion()

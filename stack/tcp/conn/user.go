@@ -217,7 +217,7 @@ func (c *Conn) Close(now Time) {
 	case c.State() == StateClosed:
 	case c.state == StateSynSent:
 		c.finish()
-	case unread:
+	case unread && c.state != StateTimeWait: // where there is nobody to tell
 		c.abort()
 	default:
 		c.queueFIN(now)
@@ -226,13 +226,14 @@ func (c *Conn) Close(now Time) {
 	c.predict()
 }
 
-// Abort resets the connection (RFC 9293 section 3.10.5). Output yields the RST.
+// Abort resets the connection. Output yields the RST, but where both FINs have
+// been sent there is none. https://www.rfc-editor.org/rfc/rfc9293#section-3.10.5
 func (c *Conn) Abort(now Time) {
 	c.userGone = true
 	c.recvq.release()
 	switch {
 	case c.State() == StateClosed:
-	case c.frozen, c.state == StateSynSent, c.state == StateTimeWait:
+	case c.frozen, c.state == StateSynSent, c.rcv.fin && c.finSent():
 		c.fail(ErrAborted)
 	default:
 		c.abort()
