@@ -57,3 +57,23 @@ func TestKeepaliveWithUserTimeout(t *testing.T) {
 		t.Errorf("%v after %v, want ErrTimeout at the first probe past 25 s", w.a.c.Err(), took)
 	}
 }
+
+// While data is outstanding its retransmissions ask whether the peer is there:
+// no keepalive probe is sent, and it is they that give the peer up.
+// https://www.rfc-editor.org/rfc/rfc9293#section-3.8.4
+func TestNoKeepaliveWhileDataIsOutstanding(t *testing.T) {
+	w := established(t, func(a, _ *Config) {
+		a.Options.Keepalive = Keepalive{On: true, Idle: time.Second, Interval: time.Second, Count: 2}
+		a.Retries = 7
+	})
+	w.fate = func(*host, *Segment) (time.Duration, int) { return 0, 0 }
+	w.a.write(w, noise(100, 1))
+	w.run(20*time.Second, nil)
+	if c := &w.a.c; c.State() != StateEstablished || c.Counters().KeepaliveProbes != 0 {
+		t.Errorf("%s after 20 s, %d keepalive probes", c.State(), c.Counters().KeepaliveProbes)
+	}
+	w.run(time.Hour, nil)
+	if c := &w.a.c; c.Err() != ErrTimeout || c.Counters().Timeouts != 7 {
+		t.Errorf("%v after %d timeouts", c.Err(), c.Counters().Timeouts)
+	}
+}

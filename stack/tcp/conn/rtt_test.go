@@ -47,3 +47,53 @@ func TestLeastRoundTripFollowsALongerPath(t *testing.T) {
 		t.Errorf("least round trip %v on a path of 100ms, of 20ms long ago", got)
 	}
 }
+
+// The timeout is never below the minimum above the round trip, nor above the
+// maximum, doubles in between, and a sample ends its doubling.
+// https://www.rfc-editor.org/rfc/rfc6298#section-2 (2.4, 2.5), section 5 (5.5)
+func TestTimeoutBounds(t *testing.T) {
+	p := params{minRTO: DefaultMinRTO, maxRTO: DefaultMaxRTO}
+	now := Time(time.Hour)
+	for _, tc := range []struct {
+		rtt, want time.Duration
+	}{
+		{0, DefaultMinRTO + minRTT},
+		{10 * time.Millisecond, 210 * time.Millisecond},
+		{time.Second, 3 * time.Second}, // the first sample: SRTT + 4 * RTT/2
+		{time.Minute, DefaultMaxRTO},
+		{1 << 62, DefaultMaxRTO},
+	} {
+		var r rttState
+		if got := r.timeout(&p); got != InitialRTO {
+			t.Errorf("%v before a sample", got)
+		}
+		r.sample(now, tc.rtt)
+		if got := r.timeout(&p); got != tc.want {
+			t.Errorf("round trip %v: timeout %v, want %v", tc.rtt, got, tc.want)
+		}
+		want := tc.want
+		for range 300 {
+			r.backOff(&p)
+			want = min(2*want, DefaultMaxRTO)
+			if got := r.timeout(&p); got != want {
+				t.Fatalf("round trip %v: backed off to %v, want %v", tc.rtt, got, want)
+			}
+		}
+		r.sample(now, tc.rtt)
+		if r.backoff != 0 {
+			t.Error("a sample does not end the backoff")
+		}
+	}
+}
+
+// A steady round trip: RTTVAR goes to zero, and the minimum is what is left.
+func TestTimeoutOfASteadyPath(t *testing.T) {
+	p := params{minRTO: DefaultMinRTO, maxRTO: DefaultMaxRTO}
+	var r rttState
+	for i := range 200 {
+		r.sample(Time(time.Hour).Add(time.Duration(i)*time.Second), 300*time.Millisecond)
+	}
+	if got := r.timeout(&p); got < 500*time.Millisecond || got > 501*time.Millisecond {
+		t.Errorf("timeout %v, want 500ms", got)
+	}
+}
