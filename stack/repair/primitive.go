@@ -150,7 +150,12 @@ func setDown(s Socket, snap *Snapshot) error {
 		{"setting the options", func() error { return s.SetOptions(snap.Options) }},
 		{"filling the receive queue", func() error { return fill(s, RecvQueue, snap.RecvQueue) }},
 		{"filling the send queue", func() error { return fill(s, SendQueue, sent) }},
-		{"setting the window", func() error { return s.SetWindow(snap.restoredWindow()) }},
+		{"setting the window", func() error {
+			if !snap.Window.Known() {
+				return nil
+			}
+			return s.SetWindow(snap.restoredWindow())
+		}},
 		{"setting the timestamp", func() error {
 			if !snap.Options.Timestamps {
 				return nil

@@ -90,7 +90,7 @@ type Core struct {
 	FINReceived bool
 
 	Options Options
-	Window  Window
+	Window  Window // zero: not known
 	// Timestamp is the value of our timestamp clock, in ticks of a millisecond
 	// or, with TimestampMicros, of a microsecond. The restored connection goes
 	// on from it, so that the peer's PAWS check sees no step back.
@@ -170,8 +170,8 @@ type Extra struct {
 
 	Congestion Congestion    `wire:"3"`
 	RTT        RTT           `wire:"4"`
-	Sent       []SentSegment `wire:"5"`      // the scoreboard, in order of sequence
-	Held       []Span        `wire:"6"`      // data that arrived before its turn, in order
+	Sent       []SentSegment `wire:"5"`      // the scoreboard: all that is in flight, in order; not of a SYN
+	Held       []Span        `wire:"6"`      // data that arrived before its turn, in order and joined
 	EarlyFIN   *uint32       `wire:"7,recv"` // where the peer's FIN stands that came before its turn
 
 	TSRecent    uint32        `wire:"8"` // the peer's timestamp to echo (TS.Recent)

@@ -8,6 +8,10 @@ const (
 	MaxQueue = 1 << 30
 	// maxWindow is the largest window in bytes.
 	maxWindow = 0xffff << MaxScale
+	// maxHeld is the most runs of data that may wait for their turn.
+	maxHeld = 1 << 16
+	// maxPhase is the last of Linux's enum tcp_ca_state, Loss.
+	maxPhase = 4
 )
 
 // before reports whether sequence number a is before b.
@@ -45,6 +49,18 @@ func count(flag bool) uint32 {
 	return 0
 }
 
+// Edge is the right-most edge of our window that the peer knows.
+func (s *Snapshot) Edge() uint32 {
+	edge := s.RcvNxt()
+	if w := &s.Window; w.Known() && before(edge, w.RcvWup+w.RcvWnd) {
+		edge = w.RcvWup + w.RcvWnd
+	}
+	if x := s.Extra; x != nil && before(edge, x.Advertised) {
+		edge = x.Advertised
+	}
+	return edge
+}
+
 // Validate tells whether the Snapshot describes a connection that can be. The
 // error wraps ErrInvalid (or ErrTooBig) and names what is wrong; everything
 // that restores a Snapshot asks this first, so that a damaged or forged one
@@ -53,6 +69,15 @@ func (s *Snapshot) Validate() error {
 	if s.State == StateListen {
 		return s.validateListener()
 	}
+	if err := s.Flow().Validate(); err != nil {
+		return err
+	}
+	return s.ValidateConnection()
+}
+
+// ValidateConnection is Validate of a connection whose two ends are somebody
+// else's matter.
+func (s *Snapshot) ValidateConnection() error {
 	if len(s.Children) != 0 {
 		return invalid("a connection in state %v cannot have children", s.State)
 	}
@@ -64,10 +89,9 @@ func (s *Snapshot) Validate() error {
 	return nil
 }
 
-// checks are what Validate asks of a connection, in this order: each may rely
-// on those before it.
+// checks are what ValidateConnection asks, in this order: each may rely on those
+// before it.
 var checks = [...]func(*Snapshot) error{
-	func(s *Snapshot) error { return s.Flow().Validate() },
 	(*Snapshot).validateState,
 	(*Snapshot).validateQueues,
 	(*Snapshot).validateOptions,
@@ -121,7 +145,7 @@ func (s *Snapshot) validateChild(child *Snapshot, flows map[Flow]bool) error {
 func (c *Core) validateState() error {
 	s := c.State
 	switch {
-	case !s.known() || s == StateClosed:
+	case !s.known() || s == StateClosed || s == StateListen:
 		return invalid("there is no connection in state %v", s)
 	case c.FINSent && !c.FINQueued, c.FINAcked && !c.FINSent:
 		return invalid("a FIN cannot be sent before it is queued, nor acknowledged before it is sent")
@@ -133,8 +157,8 @@ func (c *Core) validateState() error {
 		return invalid("our FIN cannot be queued in state %v", s)
 	case !c.FINQueued && s.in(finQueuedStates...):
 		return invalid("our FIN has to be queued in state %v", s)
-	case c.FINSent && s.in(StateSynSent, StateSynReceived):
-		return invalid("our FIN cannot have been sent in state %v", s)
+	case c.FINQueued && s == StateSynSent, c.FINSent && s == StateSynReceived:
+		return invalid("our FIN cannot be queued, or sent, in state %v", s)
 	}
 	return nil
 }
@@ -175,24 +199,32 @@ func (c *Core) validateOptions() error {
 	return nil
 }
 
-// validateWindow holds the window to the rules of TCP_REPAIR_WINDOW.
-func (c *Core) validateWindow() error {
-	w := c.Window
-	if w.SndWnd > maxWindow || w.MaxWindow > maxWindow || w.RcvWnd > maxWindow {
-		return invalid("a window is larger than %d bytes", maxWindow)
-	}
-	if !c.State.Synchronized() {
-		return nil
-	}
+// Known reports whether the window is known: the images of old kernels have none.
+func (w *Window) Known() bool { return *w != Window{} }
+
+// Validate holds a window to the rules of TCP_REPAIR_WINDOW, and to what the
+// protocol can say; rcvNxt is RCV.NXT. The error wraps ErrInvalid.
+func (w *Window) Validate(rcvNxt uint32) error {
 	switch {
+	case w.SndWnd > maxWindow || w.MaxWindow > maxWindow || w.RcvWnd > maxWindow:
+		return invalid("a window is larger than %d bytes", maxWindow)
 	case w.MaxWindow < w.SndWnd:
 		return invalid("the peer's window of %d bytes is larger than its largest, %d", w.SndWnd, w.MaxWindow)
-	case before(c.RcvNxt()+w.RcvWnd, w.SndWl1):
-		return invalid("the segment that updated the peer's window, %d, is beyond ours, %d+%d", w.SndWl1, c.RcvNxt(), w.RcvWnd)
-	case before(c.RcvNxt(), w.RcvWup):
-		return invalid("our window was last sent at %d, but only %d is received", w.RcvWup, c.RcvNxt())
+	case before(rcvNxt+w.RcvWnd, w.SndWl1):
+		return invalid("the segment that updated the peer's window, %d, is beyond ours, %d+%d", w.SndWl1, rcvNxt, w.RcvWnd)
+	case before(rcvNxt, w.RcvWup):
+		return invalid("our window was last sent at %d, but only %d is received", w.RcvWup, rcvNxt)
+	case before(w.SndWl1+MaxQueue, rcvNxt) || before(w.RcvWup+MaxQueue, rcvNxt):
+		return invalid("the windows, of %d and %d, are long outdated at %d", w.SndWl1, w.RcvWup, rcvNxt)
 	}
 	return nil
+}
+
+func (c *Core) validateWindow() error {
+	if c.State == StateSynSent || !c.Window.Known() {
+		return nil
+	}
+	return c.Window.Validate(c.RcvNxt())
 }
 
 // validateExtra checks what the rest relies on: that segments and data stand
@@ -202,11 +234,15 @@ func (s *Snapshot) validateExtra() error {
 	if e == nil {
 		return nil
 	}
-	if r := e.RTT; r.Smoothed < 0 || r.Variance < 0 || r.Min < 0 {
+	switch r, g := &e.RTT, &e.Congestion; {
+	case r.Smoothed < 0 || r.Variance < 0 || r.Min < 0:
 		return invalid("a round trip time is negative")
-	}
-	if e.Congestion.Window < 0 || e.Congestion.Threshold < 0 || e.Congestion.Retries < 0 {
+	case g.Window < 0 || g.Threshold < 0 || g.Retries < 0:
 		return invalid("congestion control has a negative window, threshold or number of retries")
+	case g.Phase > maxPhase:
+		return invalid("there is no phase %d of congestion control", g.Phase)
+	case s.Edge()-s.RcvNxt() > MaxQueue:
+		return invalid("our window ends at %d, and only %d is received", s.Edge(), s.RcvNxt())
 	}
 	if err := s.validateSent(); err != nil {
 		return err
@@ -214,33 +250,67 @@ func (s *Snapshot) validateExtra() error {
 	return s.validateHeld()
 }
 
+// validateSent holds the scoreboard to what was sent and not acknowledged, byte
+// for byte. An empty one is no contradiction: it is not known.
 func (s *Snapshot) validateSent() error {
+	sent := s.Extra.Sent
+	switch {
+	case len(sent) == 0:
+		return nil
+	case !s.State.Synchronized():
+		return invalid("there is a scoreboard in state %v", s.State)
+	}
 	at, end := s.SndUna(), s.SndNxt()
-	for i, seg := range s.Extra.Sent {
-		if seg.Len == 0 || seg.Len > MaxQueue || before(seg.Seq, at) || before(end, seg.Seq+seg.Len) {
+	for i := range sent {
+		seg := &sent[i]
+		if seg.Seq != at || seg.Len == 0 || seg.Len > end-at {
 			return invalid("segment %d of the scoreboard, %d+%d, is out of order or was never sent", i, seg.Seq, seg.Len)
 		}
-		at = seg.Seq + seg.Len
+		if !possibleFlags[seg.Flags&(segmentFlags-1)] || seg.Flags >= segmentFlags {
+			return invalid("segment %d of the scoreboard has flags %#x", i, seg.Flags)
+		}
+		at += seg.Len
+	}
+	if at != end {
+		return invalid("the scoreboard ends at %d, but %d was sent", at, end)
 	}
 	return nil
 }
 
+// segmentFlags is how many combinations of a segment's flags there are.
+const segmentFlags = 2 * SegmentEverRetransmitted
+
+// possibleFlags are those that can be: what the peer has is not lost, and what is
+// retransmitted was.
+var possibleFlags = func() (can [segmentFlags]bool) {
+	for _, f := range []uint8{0, SegmentSACKed, SegmentLost, SegmentLost | SegmentRetransmitted} {
+		can[f], can[f|SegmentEverRetransmitted] = true, true
+	}
+	return can
+}()
+
+// validateHeld holds what came before its turn to the window: in runs that
+// neither touch nor overlap.
 func (s *Snapshot) validateHeld() error {
-	if s.FINReceived && (len(s.Extra.Held) != 0 || s.Extra.EarlyFIN != nil) {
-		return invalid("data is held after the peer's FIN")
+	held, fin := s.Extra.Held, s.Extra.EarlyFIN
+	switch {
+	case len(held) == 0 && fin == nil:
+		return nil
+	case !s.State.in(StateEstablished, StateFinWait1, StateFinWait2):
+		return invalid("data is held in state %v", s.State)
+	case len(held) > maxHeld:
+		return invalid("data is held in %d runs, more than %d", len(held), maxHeld)
 	}
-	at := s.RcvNxt()
-	end := at + maxWindow
-	for i, span := range s.Extra.Held {
-		n := span.Data.Len()
-		inTurn := i == 0 && span.Seq == at // it would not have to wait
-		if n == 0 || n > maxWindow || inTurn || before(span.Seq, at) || before(end, span.Seq+uint32(n)) {
-			return invalid("held data %d, %d+%d, is out of order or out of any window", i, span.Seq, n)
+	at, edge := s.RcvNxt(), s.Edge()
+	for i := range held {
+		seq, n := held[i].Seq, held[i].Data.Len()
+		if n == 0 || !before(at, seq) || !before(seq, edge) || n > int(edge-seq) {
+			return invalid("held data %d, %d+%d, is out of order or out of our window, which ends at %d", i, seq, n, edge)
 		}
-		at = span.Seq + uint32(n)
+		at = seq + uint32(n)
 	}
-	if fin := s.Extra.EarlyFIN; fin != nil && (before(*fin, at) || before(end, *fin)) {
-		return invalid("the peer's early FIN at %d is before data that it follows, or out of any window", *fin)
+	if fin != nil && (*fin == s.RcvNxt() || before(*fin, at) || before(edge, *fin)) {
+		return invalid("the peer's early FIN at %d is before data that it follows, or out of our window, which ends at %d", *fin, edge)
 	}
 	return nil
 }

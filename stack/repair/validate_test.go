@@ -31,20 +31,19 @@ func possible(s State) *Snapshot {
 		snap.SendQueue, snap.Unsent = nil, 0
 	case s.Synchronized():
 		snap.Extra.Sent = []SentSegment{
-			{Seq: 0xfffffff0, Len: 10, Flags: SegmentLost, Age: time.Second},
-			{Seq: 0xfffffffa, Len: 6, Flags: SegmentSACKed | SegmentRetransmitted},
+			{Seq: 0xfffffff0, Len: 10, Flags: SegmentLost | SegmentRetransmitted, Age: time.Second},
+			{Seq: 0xfffffffa, Len: 6, Flags: SegmentSACKed | SegmentEverRetransmitted},
 		}
 	}
 	if s == StateSynSent {
 		snap.RecvSeq, snap.RecvQueue, snap.Window, snap.Unsent = 0, nil, Window{}, 20
-		snap.Extra.Sent = []SentSegment{{Seq: 0xffffffef, Len: 1}}
 	}
 	if s.in(StateEstablished, StateFinWait1, StateFinWait2) {
 		fin := uint32(0x80000000 + 30)
 		snap.Extra.EarlyFIN = &fin
 		snap.Extra.Held = []Span{
 			{Seq: 0x80000000 + 1, Data: Bytes{[]byte("held")}},
-			{Seq: 0x80000000 + 5, Data: Bytes{[]byte("more"), []byte("held")}},
+			{Seq: 0x80000000 + 6, Data: Bytes{[]byte("more"), []byte("held")}},
 			{Seq: 0x80000000 + 20, Data: Bytes{[]byte("last")}},
 		}
 	}
@@ -82,6 +81,16 @@ func TestValidateAccepts(t *testing.T) {
 	if err := listener().Validate(); err != nil {
 		t.Error(err)
 	}
+	old := possible(StateEstablished)
+	old.Window = Window{}
+	if err := old.Validate(); err != nil {
+		t.Errorf("without a window: %v", err)
+	}
+	bare := possible(StateEstablished)
+	bare.Local, bare.Remote = netip.AddrPort{}, netip.AddrPort{}
+	if err := bare.ValidateConnection(); err != nil {
+		t.Errorf("without the two ends: %v", err)
+	}
 	mapped := possible(StateEstablished)
 	mapped.Local, mapped.Remote = netip.MustParseAddrPort("[::ffff:10.0.0.2]:80"), netip.MustParseAddrPort("10.0.0.1:7")
 	if err := mapped.Validate(); err != nil {
@@ -92,7 +101,7 @@ func TestValidateAccepts(t *testing.T) {
 // Of the 16 combinations of FIN flags each state has the few that can be.
 func TestValidateFINs(t *testing.T) {
 	allowed := map[State][]string{
-		StateSynSent: {"", "q"}, StateSynReceived: {"", "q"}, StateEstablished: {""}, StateFinWait1: {"q", "qs"},
+		StateSynSent: {""}, StateSynReceived: {"", "q"}, StateEstablished: {""}, StateFinWait1: {"q", "qs"},
 		StateFinWait2: {"qsa"}, StateCloseWait: {"r"}, StateClosing: {"qr", "qsr"}, StateLastAck: {"qr", "qsr"}, StateTimeWait: {"qsar"},
 	}
 	for s, want := range allowed {
@@ -160,9 +169,25 @@ func TestValidateRefuses(t *testing.T) {
 		"segment of everything": {StateEstablished, func(s *Snapshot) { s.Extra.Sent[0].Len = 1<<32 - 1 }},
 		"segment acknowledged":  {StateEstablished, func(s *Snapshot) { s.Extra.Sent[0].Seq-- }},
 		"segments overlap":      {StateEstablished, func(s *Snapshot) { s.Extra.Sent[0].Len++ }},
+		"segment missing":       {StateEstablished, func(s *Snapshot) { s.Extra.Sent = s.Extra.Sent[1:] }},
+		"last segment missing":  {StateEstablished, func(s *Snapshot) { s.Extra.Sent = s.Extra.Sent[:1] }},
+		"SACKed and lost":       {StateEstablished, func(s *Snapshot) { s.Extra.Sent[1].Flags |= SegmentLost }},
+		"resent and not lost":   {StateEstablished, func(s *Snapshot) { s.Extra.Sent[0].Flags = SegmentRetransmitted }},
+		"unknown flag":          {StateEstablished, func(s *Snapshot) { s.Extra.Sent[0].Flags |= 0x10 }},
+		"scoreboard of a SYN":   {StateSynReceived, func(s *Snapshot) { s.Extra.Sent = []SentSegment{{Seq: 0xffffffef, Len: 1}} }},
+		"FIN of no connection":  {StateSynSent, func(s *Snapshot) { s.FINQueued = true }},
+		"unknown phase":         {StateEstablished, func(s *Snapshot) { s.Extra.Congestion.Phase = 5 }},
+		"edge far away":         {StateEstablished, func(s *Snapshot) { s.Extra.Advertised = 0x80000000 + 0x7fffffff }},
+		"old window":            {StateEstablished, func(s *Snapshot) { s.Window.SndWl1 -= 0x7fffffff - 60000 }},
+		"old acknowledgement":   {StateEstablished, func(s *Snapshot) { s.Window.RcvWup -= 0x7fffffff }},
+		"held runs touch":       {StateEstablished, func(s *Snapshot) { s.Extra.Held[1].Seq-- }},
+		"held beyond window":    {StateEstablished, func(s *Snapshot) { s.Extra.Held[2].Seq = s.Extra.Advertised - 3 }},
+		"held in many runs":     {StateEstablished, func(s *Snapshot) { s.Extra.Held = runs(1<<16 + 1) }},
+		"held in a handshake":   {StateSynReceived, func(s *Snapshot) { s.Extra.Held = runs(1) }},
+		"FIN in its turn":       {StateEstablished, func(s *Snapshot) { s.Extra.Held, *s.Extra.EarlyFIN = nil, 0x80000000 }},
 		"nothing held":          {StateEstablished, func(s *Snapshot) { s.Extra.Held[0].Data = nil }},
 		"held in its turn":      {StateEstablished, func(s *Snapshot) { s.Extra.Held[0].Seq-- }},
-		"held data overlap":     {StateEstablished, func(s *Snapshot) { s.Extra.Held[1].Seq-- }},
+		"held data overlap":     {StateEstablished, func(s *Snapshot) { s.Extra.Held[1].Seq -= 2 }},
 		"held data far away":    {StateEstablished, func(s *Snapshot) { s.Extra.Held[2].Seq += maxWindow - 23 }},
 		"early FIN too early":   {StateEstablished, func(s *Snapshot) { *s.Extra.EarlyFIN = 0x80000000 + 23 }},
 		"early FIN far away":    {StateEstablished, func(s *Snapshot) { *s.Extra.EarlyFIN = 0x80000000 + maxWindow + 1 }},
@@ -208,6 +233,14 @@ func refused(t *testing.T, name string, s *Snapshot) {
 	if line := err.Error(); strings.Contains(line, "\n") || len(line) < 10 {
 		t.Errorf("%s: %q", name, line)
 	}
+}
+
+// runs returns n bytes that came each before its turn.
+func runs(n int) (held []Span) {
+	for i := range n {
+		held = append(held, Span{Seq: 0x80000000 + 2*uint32(i) + 1, Data: Bytes{{1}}})
+	}
+	return held
 }
 
 func repeat(p []byte, n int) (b Bytes) {

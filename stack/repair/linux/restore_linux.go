@@ -137,8 +137,10 @@ func (s *Socket) fill(p *plan) error {
 	if err := s.writeAll(repair.SendQueue, p.sent); err != nil {
 		return err
 	}
-	if err := s.setWindow(p.window); err != nil {
-		return err
+	if p.Snapshot.Window.Known() {
+		if err := s.setWindow(p.window); err != nil {
+			return err
+		}
 	}
 	s.unsent, s.finish = p.unsent, p.finish
 	return s.halfClose(p)

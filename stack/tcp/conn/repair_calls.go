@@ -169,7 +169,7 @@ func (c *Conn) SetWindow(w repair.Window) error {
 	case !c.state.Synchronized():
 		return repair.ErrInvalid
 	}
-	if err := checkWindow(w, c.rcv.nxt); err != nil {
+	if err := w.Validate(uint32(c.rcv.nxt)); err != nil {
 		return err
 	}
 	c.snd.wl1 = seqnum.Value(w.SndWl1)

@@ -2,12 +2,25 @@ package conn
 
 import (
 	"bytes"
+	"fmt"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
 
 	"github.com/tcprepair/ustack/stack/repair"
+)
+
+// A snapshot may come from anywhere. What contradicts itself is refused before
+// anything is touched, by repair's rules; what is only out of range is brought
+// into range where it is used.
+
+const (
+	// maxRun bounds what counts sequence numbers: comparisons of these are sound
+	// within it.
+	maxRun = repair.MaxQueue
+	// maxAge bounds how long ago something can have been, or be to come.
+	maxAge = 400 * 24 * time.Hour
 )
 
 // Restore sets a snapshot down on a connection that has not been used, in
@@ -22,15 +35,13 @@ import (
 // snapshot makes Restore panic.
 func (c *Conn) Restore(now Time, cfg *Config, s *repair.Snapshot) error {
 	if c.State() != StateClosed || c.userGone {
-		return invalid("the connection is in use")
+		return fmt.Errorf("%w: the connection is in use", repair.ErrInvalid)
 	}
-	if err := checkCore(&s.Core); err != nil {
+	if err := s.ValidateConnection(); err != nil {
 		return err
 	}
-	if s.Extra != nil {
-		if err := checkExtra(&s.Core, s.Extra); err != nil {
-			return err
-		}
+	if !s.State.Synchronized() && (s.SendQueue.Len() > 0 || s.RecvQueue.Len() > 0) {
+		return fmt.Errorf("%w: data in %s", repair.ErrState, s.State)
 	}
 	c.init(now, cfg)
 	c.frozen, c.frozenAt = true, now
@@ -59,21 +70,22 @@ func (c *Conn) Restore(now Time, cfg *Config, s *repair.Snapshot) error {
 // restoreCore sets what every snapshot has.
 func (c *Conn) restoreCore(now Time, s *repair.Snapshot) {
 	k := &s.Core
-	q := sequencesOf(k, s.Extra)
 	c.snd.iss = seqnum.Value(k.SendSeq) - 1
 	c.sendq.start, c.sendq.end = seqnum.Value(k.SendSeq), seqnum.Value(k.SendSeq)
 	for _, p := range k.SendQueue {
 		c.sendq.write(bytes.NewReader(p), len(p)) // neither can fail
 	}
 	c.user.pushed = c.sendq.end
-	c.snd.una, c.snd.nxt, c.snd.small = q.una, q.nxt, q.una
-	c.loss.init(q.una)
+	una, nxt := seqnum.Value(k.SndUna()), seqnum.Value(k.SndNxt())
+	c.snd.una, c.snd.nxt, c.snd.small = una, nxt, una
+	c.loss.init(una)
 
 	if c.state != StateSynSent {
 		c.rcv.irs = seqnum.Value(k.RecvSeq) - 1
-		c.rcv.nxt, c.rcv.fin = q.rcvNxt, k.FINReceived
-		c.rcv.adv, c.rcv.base, c.delack.acked = q.edge, q.edge, q.acked
-		c.restoreWindow(k.Window)
+		c.rcv.nxt, c.rcv.fin = seqnum.Value(k.RcvNxt()), k.FINReceived
+		c.rcv.adv = seqnum.Value(s.Edge())
+		c.rcv.base = c.rcv.adv
+		c.restoreWindow(&k.Window)
 		for _, p := range k.RecvQueue {
 			eachChunk(p, func(b *buffer.Buffer) { c.recvq.append(b) })
 		}
@@ -90,12 +102,12 @@ func (c *Conn) restoreCore(now Time, s *repair.Snapshot) {
 	}
 }
 
-// restoreWindow takes the peer's window. Without one, as in old images, the
-// probe at the thaw will bring it.
-func (c *Conn) restoreWindow(w repair.Window) {
-	c.snd.wl1 = c.rcv.nxt - 1
-	if w != (repair.Window{}) {
-		c.snd.wl1 = seqnum.Value(w.SndWl1)
+// restoreWindow takes the windows. If they are not known, the probe at the thaw
+// will bring the peer's.
+func (c *Conn) restoreWindow(w *repair.Window) {
+	c.snd.wl1, c.delack.acked = c.rcv.nxt-1, c.rcv.nxt
+	if w.Known() {
+		c.snd.wl1, c.delack.acked = seqnum.Value(w.SndWl1), seqnum.Value(w.RcvWup)
 	}
 	c.snd.wnd, c.snd.maxWnd = seqnum.Size(w.SndWnd), seqnum.Size(w.MaxWindow)
 	c.expectWindow()
