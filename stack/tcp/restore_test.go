@@ -197,7 +197,7 @@ func TestRestoreRefusals(t *testing.T) {
 	}{
 		{"existing 4-tuple", &tcp.RepairFactory{Stack: s[0]}, nil, repair.ErrAddrInUse},
 		{"another host's address", &tcp.RepairFactory{Stack: s[1]}, nil, repair.ErrAddress},
-		{"no state", here, func(k *repair.Snapshot) { k.State = repair.StateClosed }, repair.ErrState},
+		{"no state", here, func(k *repair.Snapshot) { k.State = repair.StateClosed }, repair.ErrInvalid},
 		{"window scale", here, func(k *repair.Snapshot) { k.Options.SendScale = 15 }, repair.ErrTooBig},
 		{"no peer", here, func(k *repair.Snapshot) { k.Remote = netip.AddrPort{} }, repair.ErrInvalid},
 		{"two families", here, func(k *repair.Snapshot) { k.Remote = netip.MustParseAddrPort("[fd00::2]:80") }, repair.ErrInvalid},
