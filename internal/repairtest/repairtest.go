@@ -24,6 +24,9 @@ type Lab struct {
 	Listener func(t *testing.T) repair.Socket
 	// Write has the connection of a Connected socket send, as its user would.
 	Write func(t *testing.T, s repair.Socket, p []byte)
+	// SetReuseAddress and ReuseAddress are SO_REUSEADDR.
+	SetReuseAddress func(t *testing.T, s repair.Socket, on bool)
+	ReuseAddress    func(t *testing.T, s repair.Socket) bool
 	// Local is an address of the host, with a free port. Remote is one to which
 	// there is a route; what is sent there need not arrive.
 	Local, Remote netip.AddrPort
@@ -36,6 +39,7 @@ func Run(t *testing.T, lab *Lab) {
 		rule func(*testing.T, *Lab)
 	}{
 		{"mode", modes},
+		{"reusing addresses", reuse},
 		{"half-closed", halfClosed},
 		{"queue sequence numbers", queueSeqs},
 		{"setting queue sequence numbers", setQueueSeqs},
@@ -110,6 +114,26 @@ func modes(t *testing.T, lab *Lab) {
 		must(t, "asking for the mode", err)
 		if on != (m == repair.On) {
 			t.Errorf("after %v it is in repair: %t", m, on)
+		}
+	}
+}
+
+// The end of repair takes SO_REUSEADDR away, whether there was a beginning or
+// not.
+func reuse(t *testing.T, lab *Lab) {
+	connected, _ := lab.Connected(t)
+	for name, s := range map[string]repair.Socket{"a fresh socket": lab.Socket(t), "a connection": connected} {
+		for _, modes := range [][]repair.Mode{{repair.On, repair.Off}, {repair.On, repair.OffNoProbe}, {repair.Off}} {
+			lab.SetReuseAddress(t, s, true)
+			if !lab.ReuseAddress(t, s) {
+				t.Fatalf("%s: SO_REUSEADDR cannot be set", name)
+			}
+			for _, m := range modes {
+				must(t, name, s.SetRepair(m))
+			}
+			if lab.ReuseAddress(t, s) {
+				t.Errorf("%s: after %v it may still reuse addresses", name, modes)
+			}
 		}
 	}
 }

@@ -202,7 +202,34 @@ type Extra struct {
 	// Records are where records end that no segment may reach across, within
 	// what is not acknowledged, in order (MSG_EOR).
 	Records []uint32 `wire:"24"`
+
+	IP IPSettings `wire:"25"`
 }
+
+// IPSettings are what the user wants of the layer below. Zeros leave it to the
+// host.
+type IPSettings struct {
+	TTL          uint8        `wire:"1"` // time to live, or hop limit
+	TOS          uint8        `wire:"2"` // type of service, or traffic class, without the bits of ECN
+	MTUDiscovery MTUDiscovery `wire:"3"`
+	// Device is the name of the interface that the socket is bound to. Where
+	// there is none of that name the routes decide.
+	Device string `wire:"4"`
+}
+
+// MTUDiscovery is IP_MTU_DISCOVER: Linux's value, plus one.
+type MTUDiscovery uint8
+
+// The ways of path MTU discovery (include/uapi/linux/in.h).
+const (
+	MTUDiscoveryDefault MTUDiscovery = iota
+	MTUDiscoveryDont
+	MTUDiscoveryWant
+	MTUDiscoveryDo
+	MTUDiscoveryProbe
+	MTUDiscoveryInterface
+	MTUDiscoveryOmit
+)
 
 // Range is a run of sequence numbers, Start included and End not.
 type Range struct {

@@ -2,6 +2,7 @@ package tcp
 
 import (
 	"cmp"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/waiter"
@@ -111,14 +112,15 @@ func (e *Endpoint) close(now conn.Time) {
 // entomb leaves a tombstone where a frozen connection is about to end: it lives
 // elsewhere, and what is still on its way here must draw no reset. e.mu is held.
 func (e *Endpoint) entomb() {
-	if !e.conn.Frozen() {
-		return
-	}
-	lifetime := cmp.Or(e.proto.options.snapshot().tuning.Tombstone, DefaultTombstone)
-	if lifetime > 0 {
+	if lifetime := e.proto.tombstone(); e.conn.Frozen() && lifetime > 0 {
 		// If the place is kept already, so much the better.
 		_, _ = e.proto.places.put(e.proto, e.info.ID, true, 0, lifetime)
 	}
+}
+
+// tombstone is how long a tombstone stays; not above 0: there are none.
+func (p *protocol) tombstone() time.Duration {
+	return cmp.Or(p.options.snapshot().tuning.Tombstone, DefaultTombstone)
 }
 
 // closeIdle closes an endpoint without a connection. e.mu is held.
@@ -126,6 +128,10 @@ func (e *Endpoint) closeIdle() {
 	if l := e.listening.Load(); l != nil {
 		o := e.forOthers()
 		o.abandon = append(o.abandon, l.queue.close()...)
+		if lifetime := e.proto.tombstone(); l.queue.frozen.Load() && lifetime > 0 {
+			// It lives elsewhere, and SYNs are on their way here.
+			e.proto.places.buryListener(e.proto, e.info.ID, e.place.listedFor, lifetime)
+		}
 	}
 	e.setState(StateClose)
 	e.leave()

@@ -55,7 +55,7 @@ func (f *Forwarder) HandlePacket(id stack.TransportEndpointID, pkt *stack.Packet
 	if f.proto.receive(id, pkt, &r.syn) != conn.NotDropped {
 		return true // counted; there is no one to answer to
 	}
-	if f.proto.places.swallow(&r.syn) {
+	if f.proto.places.swallowStray(&r.syn) {
 		return true
 	}
 	r.tag, r.tagged = pkt.ExperimentOptionValue()

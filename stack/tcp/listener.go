@@ -51,6 +51,9 @@ func (e *Endpoint) listen(backlog int, frozen bool) tcpip.Error {
 		return err
 	}
 	e.setState(StateListen)
+	if !frozen {
+		e.proto.places.fill(e.info.ID) // the tombstone of an earlier one
+	}
 	return nil
 }
 

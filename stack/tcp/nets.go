@@ -24,6 +24,9 @@ var netLists = [...][]tcpip.NetworkProtocolNumber{
 // list is what gVisor wants; it is not to be written to.
 func (s netSet) list() []tcpip.NetworkProtocolNumber { return netLists[s] }
 
+// has reports whether the set has a protocol.
+func (s netSet) has(net tcpip.NetworkProtocolNumber) bool { return s == bothNets || s == only(net) }
+
 // only is the set of one protocol.
 func only(net tcpip.NetworkProtocolNumber) netSet {
 	if net == header.IPv6ProtocolNumber {

@@ -37,6 +37,7 @@ type reservation struct {
 	proto *protocol
 	id    stack.TransportEndpointID
 	tomb  bool
+	nets  netSet // of a listener's tombstone, whose id has no remote end
 	until tcpip.MonotonicTime
 	// tombUntil is how long the tombstone goes on in whose place a reservation
 	// is: the connection that left has left, whether or not another comes.
@@ -91,6 +92,18 @@ func (p *places) put(proto *protocol, id stack.TransportEndpointID, tomb bool, h
 	p.add(r)
 	p.arm(now)
 	return r, nil
+}
+
+// buryListener leaves a tombstone where a listener was.
+func (p *places) buryListener(proto *protocol, id stack.TransportEndpointID, nets netSet, lifetime time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if old := p.at[id]; old != nil {
+		p.remove(old)
+	}
+	now := p.clock.NowMonotonic()
+	p.add(&reservation{in: p, proto: proto, id: id, tomb: true, nets: nets, until: now.Add(lifetime)})
+	p.arm(now)
 }
 
 // add puts a place into the table. p.mu is held.
@@ -200,6 +213,31 @@ func (p *places) swallow(s *packet) bool {
 	return true
 }
 
+// swallowStray is swallow for a packet that no listener would take either: then
+// the tombstone of a listener that has gone counts too.
+func (p *places) swallowStray(s *packet) bool {
+	if p.n.Load() == 0 {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.at[s.id]
+	for _, addr := range [...]tcpip.Address{s.id.LocalAddress, {}} {
+		if r != nil {
+			break
+		}
+		r = p.at[stack.TransportEndpointID{LocalAddress: addr, LocalPort: s.id.LocalPort}]
+		if r != nil && !r.nets.has(s.net) {
+			r = nil
+		}
+	}
+	if r == nil {
+		return false
+	}
+	r.take(s)
+	return true
+}
+
 // take holds a packet, if there is room, and swallows it if not. p.mu is held.
 func (r *reservation) take(s *packet) {
 	size := header.TCPMinimumSize + int(s.seg.DataLen())
@@ -218,9 +256,9 @@ func (r *reservation) take(s *packet) {
 	}
 }
 
-// fill gives a place to the connection that has come. The reservation, which
-// holds on for as long as the connection is frozen, is nil if there was none or
-// it holds nothing.
+// fill gives a place to the connection, or the listener, that has come. It
+// returns whose the place was, nil if nobody's: to be put back if the connection
+// does not stay after all.
 func (p *places) fill(id stack.TransportEndpointID) *reservation {
 	if p.n.Load() == 0 {
 		return nil
@@ -232,10 +270,33 @@ func (p *places) fill(id stack.TransportEndpointID) *reservation {
 		return nil
 	}
 	p.remove(r)
-	if r.tomb || r.room == 0 && len(r.packets) == 0 {
-		return nil
-	}
 	return r
+}
+
+// putBack undoes fill; r may be nil.
+func (p *places) putBack(r *reservation) {
+	if r == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.at[r.id] != nil {
+		r.discard()
+		return
+	}
+	p.add(r)
+	p.arm(p.clock.NowMonotonic())
+}
+
+// holds reports whether what comes for a restored connection, while it is
+// frozen, is to be held for it; r may be nil.
+func (r *reservation) holds() bool {
+	if r == nil {
+		return false
+	}
+	r.in.mu.Lock()
+	defer r.in.mu.Unlock()
+	return !r.tomb && (r.room > 0 || len(r.packets) > 0)
 }
 
 // hold keeps a packet for a connection that is here, but frozen. It reports

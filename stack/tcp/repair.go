@@ -43,6 +43,7 @@ func (e *Endpoint) setRepair(m repair.Mode) error {
 	defer e.unlock()
 	now := e.proto.now()
 	if m != repair.On {
+		e.forbidReuse()
 		e.drain(now) // what came during the freeze must not act after it
 	}
 	if err := e.conn.SetRepair(now, m); err != nil {
@@ -60,6 +61,14 @@ func (e *Endpoint) setRepair(m repair.Mode) error {
 		e.quiet.Wait()
 	}
 	return nil
+}
+
+// forbidReuse takes SO_REUSEADDR away, as Linux does at the end of repair. The
+// place that the endpoint has stays as it was taken. e.mu is held.
+func (e *Endpoint) forbidReuse() {
+	if e.options().GetReuseAddress() {
+		e.ownOptions().SetReuseAddress(false)
+	}
 }
 
 // replay gives the connection, which has been thawed, what was held for it. It

@@ -68,6 +68,7 @@ func (l *listener) snapshot() (*repair.Snapshot, error) {
 		MaxSegment:        u.MaxSegment,
 		WindowClamp:       u.Clamp,
 	}
+	s.Extra.IP = e.ipSettings()
 	return s, nil
 }
 
@@ -110,6 +111,8 @@ func (f *RepairFactory) restoreListener(p *protocol, snap *repair.Snapshot) (rep
 	backlog := 1
 	if x := snap.Extra; x != nil {
 		*user = listenerOptions(*user, &x.Socket)
+		e.change().setIP(net, &x.IP)
+		e.ownOptions().SetBindToDevice(int32(device(f.Stack, x)))
 		backlog = int(min(x.Backlog, 1<<16))
 	}
 	err := e.bind(tcpip.FullAddress{NIC: f.NIC, Addr: addr, Port: snap.Local.Port()})
@@ -122,14 +125,14 @@ func (f *RepairFactory) restoreListener(p *protocol, snap *repair.Snapshot) (rep
 		return nil, fmt.Errorf("%w: listening on %s", socketError(err), snap.Local)
 	}
 	l := e.listening.Load()
-	var done []*Endpoint
+	done := make([]func(), 0, len(snap.Children)) // what undoes them
 	for _, child := range snap.Children {
-		c, err := f.restore(p, child, true)
+		c, filled, err := f.restore(p, child, true)
 		if err != nil {
-			for _, c := range done {
-				c.withdraw()
+			for _, undo := range done {
+				undo()
 			}
-			e.Close()
+			l.discard()
 			return nil, err
 		}
 		c.passive = true
@@ -138,8 +141,13 @@ func (f *RepairFactory) restoreListener(p *protocol, snap *repair.Snapshot) (rep
 		}
 		l.queue.restore(c)
 		c.unlock()
-		done = append(done, c)
+		done = append(done, func() {
+			// First: at no time is the place nobody's.
+			p.places.putBack(filled)
+			c.withdraw()
+		})
 	}
+	p.places.fill(e.info.ID) // its own tombstone
 	return e.Repair(), nil
 }
 
@@ -163,10 +171,19 @@ func (q *acceptQueue) restore(e *Endpoint) {
 	}
 }
 
-// withdraw ends a connection that has just been restored, as if it had not.
+// discard ends a frozen listener that was not to be.
+func (l *listener) discard() {
+	l.queue.close()
+	l.queue.frozen.Store(false) // it lives nowhere else, and leaves no tombstone
+	l.ep.Close()
+}
+
+// withdraw ends a connection that has just been restored, as if it had not. What
+// was held for it is somebody else's again.
 func (e *Endpoint) withdraw() {
 	e.mu.Lock()
 	defer e.unlock()
 	e.userGone = true
+	e.kept = nil
 	e.conn.Close(e.proto.now())
 }

@@ -2,11 +2,15 @@ package tcp_test
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
+	"net/netip"
 	"testing"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/waiter"
 
 	"github.com/tcprepair/ustack/stack/repair"
 	"github.com/tcprepair/ustack/stack/tcp"
@@ -125,4 +129,148 @@ func TestThawListener(t *testing.T) {
 		t.Fatalf("Accept: %s", terr)
 	}
 	c.Close()
+}
+
+// Where a frozen listener was closed a tombstone swallows what still comes to
+// its port, for its lifetime, and gives way to another listener.
+func TestListenerTombstone(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		addr     tcpip.Address
+		lifetime time.Duration
+	}{{"any address", tcpip.Address{}, 0}, {"one address", addr4[0], 5 * time.Second}, {"none", addr4[0], -1}} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWire(t)
+			if err := tcp.SetTuning(w.stack, tcp.Tuning{Tombstone: tc.lifetime}); err != nil {
+				t.Fatal(err)
+			}
+			start := func() *tcp.Endpoint {
+				ep := newEndpoint(t, w.stack, families[0], new(waiter.Queue))
+				t.Cleanup(ep.Close)
+				if err := ep.Bind(tcpip.FullAddress{Addr: tc.addr, Port: w.ports[0]}); err != nil {
+					t.Fatal(tcpipErr(err))
+				}
+				if err := ep.Listen(5); err != nil {
+					t.Fatal(tcpipErr(err))
+				}
+				return ep
+			}
+			syn := func() {
+				w.ports[1]++
+				w.inject(segment{seq: peerISN, flags: header.TCPFlagSyn, window: 65535}, nil)
+			}
+			l := start()
+			if _, err := l.Repair().Snapshot(); err != nil {
+				t.Fatal(err)
+			}
+			l.Close()
+			syn()
+			if tc.lifetime < 0 {
+				w.want(header.TCPFlagRst | header.TCPFlagAck)
+				return
+			}
+			w.quiet("to a tombstone")
+			if n := tcp.DropCounts(w.stack)[conn.DropSocketTombstone]; n != 1 {
+				t.Errorf("%d segments swallowed, want 1", n)
+			}
+			w.ports[0]++
+			syn()
+			w.want(header.TCPFlagRst | header.TCPFlagAck) // another port is nobody's
+			w.ports[0]--
+
+			lifetime := cmp.Or(tc.lifetime, tcp.DefaultTombstone)
+			w.clock.Advance(lifetime - time.Millisecond)
+			syn()
+			w.quiet("just before the end of a tombstone")
+			w.clock.Advance(2 * time.Millisecond)
+			syn()
+			w.want(header.TCPFlagRst | header.TCPFlagAck)
+
+			// Another listener takes the place of a tombstone.
+			l = start()
+			if _, err := l.Repair().Snapshot(); err != nil {
+				t.Fatal(err)
+			}
+			l.Close()
+			l = start()
+			syn()
+			w.want(header.TCPFlagSyn | header.TCPFlagAck)
+			l.Close()
+			syn()
+			w.want(header.TCPFlagRst | header.TCPFlagAck)
+		})
+	}
+}
+
+// A listener that cannot be restored whole is not restored at all: what was kept
+// for its connections, and its own tombstone, are there as before.
+func TestRestoreListenerUndone(t *testing.T) {
+	w := newWire(t)
+	l, _ := listenEndpoint(t, w.stack, families[0], 0, w.ports[0], 5)
+	var isn [3]uint32
+	for i := range isn {
+		w.ports[1] = uint16(5000 + i)
+		w.inject(segment{seq: peerISN, flags: header.TCPFlagSyn, window: 65535}, nil)
+		isn[i] = w.want(header.TCPFlagSyn|header.TCPFlagAck).seq + 1
+		w.inject(segment{seq: peerISN + 1, ack: isn[i], flags: header.TCPFlagAck, window: 65535}, nil)
+	}
+	snap, err := repair.Checkpoint(l.Repair())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(snap.Children) != 3 {
+		t.Fatalf("%d children", len(snap.Children))
+	}
+	l.Close()
+	f := w.factory()
+	held := repair.Flow{Local: snap.Children[0].Local, Remote: snap.Children[0].Remote}
+	r, err := f.Reserve(held, 1000, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ports[1] = 5000
+	w.inject(segment{seq: peerISN + 1, ack: isn[0], flags: header.TCPFlagAck, window: 65535, payload: "one "}, nil)
+
+	before := len(tcp.Endpoints(w.stack))
+	last := snap.Children[2].Local
+	snap.Children[2].Local = netip.AddrPortFrom(netip.MustParseAddr("192.0.2.99"), last.Port())
+	snap.Local = netip.AddrPortFrom(netip.IPv4Unspecified(), last.Port())
+	if _, err := repair.Restore(f, snap); !errors.Is(err, repair.ErrAddress) {
+		t.Fatalf("with a child of another host's address: %v", err)
+	}
+	w.quiet("after the refusal")
+	if n := len(tcp.Endpoints(w.stack)); n != before {
+		t.Errorf("%d endpoints, were %d", n, before)
+	}
+	// The reservation goes on, the tombstones of the others and of the listener
+	// do.
+	w.inject(segment{seq: peerISN + 5, ack: isn[0], flags: header.TCPFlagAck, window: 65535, payload: "two"}, nil)
+	if n, _ := r.Segments(); n != 2 {
+		t.Errorf("%d segments held, want 2", n)
+	}
+	w.ports[1] = 5001
+	w.inject(segment{seq: peerISN + 1, ack: isn[1], flags: header.TCPFlagAck, window: 65535, payload: "late"}, nil)
+	w.ports[1] = 6000
+	w.inject(segment{seq: peerISN, flags: header.TCPFlagSyn, window: 65535}, nil)
+	w.quiet("to the places that were kept")
+
+	snap.Children[2].Local = last
+	sock, err := repair.Restore(f, snap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved := sock.(*tcp.RepairSocket).Endpoint()
+	defer moved.Close()
+	if err := repair.Resume(sock, repair.OffNoProbe); err != nil {
+		t.Fatal(err)
+	}
+	c, _, terr := moved.Accept(nil)
+	if terr != nil {
+		t.Fatal(tcpipErr(terr))
+	}
+	defer c.Close()
+	var b bytes.Buffer
+	if _, err := c.Read(&b, tcpip.ReadOptions{}); err != nil || b.String() != "one two" {
+		t.Errorf("read %q, %s", b.String(), tcpipErr(err))
+	}
 }

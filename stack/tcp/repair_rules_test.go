@@ -54,6 +54,12 @@ func TestRepairRules(t *testing.T) {
 					}
 					return ep.(*tcp.Endpoint).Repair()
 				},
+				SetReuseAddress: func(t *testing.T, sock repair.Socket, on bool) {
+					sock.(*tcp.RepairSocket).Endpoint().SocketOptions().SetReuseAddress(on)
+				},
+				ReuseAddress: func(t *testing.T, sock repair.Socket) bool {
+					return sock.(*tcp.RepairSocket).Endpoint().SocketOptions().GetReuseAddress()
+				},
 				Write: func(t *testing.T, sock repair.Socket, p []byte) {
 					if n, err := sock.(repair.Sender).Write(p); err != nil || n != len(p) {
 						t.Fatal(n, err)

@@ -108,6 +108,9 @@ func (r *RepairSocket) SetRepair(m repair.Mode) error {
 		return repair.ErrInvalid
 	}
 	defer e.unlock()
+	if m != repair.On {
+		e.forbidReuse()
+	}
 	return e.conn.SetRepair(e.proto.now(), m)
 }
 
@@ -315,6 +318,7 @@ func (e *Endpoint) snapshot() (*repair.Snapshot, error) {
 		s.Extra.Socket.Linger, s.Extra.Socket.LingerTimeout = true, l.Timeout
 	}
 	s.Extra.Passive = e.passive
+	s.Extra.IP = e.ipSettings()
 	return s, nil
 }
 

@@ -92,7 +92,7 @@ func (f *RepairFactory) Restore(snap *repair.Snapshot) (repair.Socket, error) {
 	if err := snap.Flow().Validate(); err != nil {
 		return nil, err
 	}
-	e, err := f.restore(p, snap, f.Share)
+	e, _, err := f.restore(p, snap, f.Share)
 	if err != nil {
 		return nil, err
 	}
@@ -100,11 +100,15 @@ func (f *RepairFactory) Restore(snap *repair.Snapshot) (repair.Socket, error) {
 	return e.Repair(), nil
 }
 
-// restore sets a connection down and returns its endpoint locked.
-func (f *RepairFactory) restore(p *protocol, snap *repair.Snapshot, shared bool) (*Endpoint, error) {
+// restore sets a connection down and returns its endpoint locked, and what has
+// made way for it, if anything has.
+func (f *RepairFactory) restore(p *protocol, snap *repair.Snapshot, shared bool) (*Endpoint, *reservation, error) {
 	id, net := tuple(snap.Local, snap.Remote)
 	e := f.endpoint(p, net)
-	s := settlement{id: id, net: net, nic: f.NIC, find: f.Route, shared: shared, snap: snap}
+	s := settlement{id: id, net: net, nic: f.NIC, find: f.Route, shared: shared, snap: snap, device: device(f.Stack, snap.Extra)}
+	if s.device != 0 {
+		s.nic = s.device
+	}
 	if x := snap.Extra; x != nil {
 		e.passive = x.Passive
 		s.shared = shared || x.Passive
@@ -112,10 +116,10 @@ func (f *RepairFactory) restore(p *protocol, snap *repair.Snapshot, shared bool)
 	e.mu.Lock()
 	if err := e.settle(p.now(), &s); err != nil {
 		e.discard()
-		return nil, err
+		return nil, nil, err
 	}
-	e.adopt(snap)
-	return e, nil
+	e.adopt(snap, s.device)
+	return e, s.filled, nil
 }
 
 // tuple translates the two ends.
@@ -132,10 +136,12 @@ type settlement struct {
 	id     stack.TransportEndpointID
 	net    tcpip.NetworkProtocolNumber
 	nic    tcpip.NICID
+	device tcpip.NICID                                                   // that the endpoint is bound to; 0: none
 	find   func(local, remote tcpip.Address) (*stack.Route, tcpip.Error) // nil: the stack does
 	shared bool                                                          // the port may be somebody else's
 	snap   *repair.Snapshot
-	mss    uint16 // of a connection without a snapshot, that primitives are to restore
+	filled *reservation // that settle has taken the place from
+	mss    uint16       // of a connection without a snapshot, that primitives are to restore
 }
 
 // route finds the way to the peer.
@@ -193,7 +199,10 @@ func (e *Endpoint) settle(now conn.Time, s *settlement) error {
 	// The stack's counters have not seen what was before, and shall not.
 	e.counted.skip(e.conn.Counters())
 	e.gauges.enter(e.proto, e.conn.State())
-	e.kept = e.proto.places.fill(s.id)
+	s.filled = e.proto.places.fill(s.id)
+	if s.filled.holds() {
+		e.kept = s.filled
+	}
 	return nil
 }
 
@@ -230,6 +239,8 @@ func (e *Endpoint) settleAt(s *settlement) (place, error) {
 		nets: only(s.net),
 		addr: s.id.LocalAddress,
 		dest: tcpip.FullAddress{Addr: s.id.RemoteAddress, Port: s.id.RemotePort},
+
+		device: s.device,
 	}
 	if s.shared {
 		p.portReserved = e.stack.ReserveTuple(p.reservation(s.id.LocalPort))
@@ -280,11 +291,12 @@ func (g *gauges) enter(p *protocol, s conn.State) {
 
 // adopt takes the settings that a snapshot brought. e.mu is held, and e is
 // nobody else's yet.
-func (e *Endpoint) adopt(snap *repair.Snapshot) {
+func (e *Endpoint) adopt(snap *repair.Snapshot, device tcpip.NICID) {
 	want := *e.settings
 	want.user = e.conn.Options()
 	var linger tcpip.LingerOption
 	if x := snap.Extra; x != nil {
+		want.setIP(e.info.NetProto, &x.IP)
 		o := &x.Socket
 		linger = tcpip.LingerOption{Enabled: o.Linger, Timeout: max(o.LingerTimeout, 0)}
 		want.rcvBufSet = o.RecvBuffer > 0 && o.RecvBufferMax == 0
@@ -295,7 +307,7 @@ func (e *Endpoint) adopt(snap *repair.Snapshot) {
 			tcpip.AddDanglingEndpoint(e)
 		}
 	}
-	e.resemble(e.proto.restored(&want, linger, 0))
+	e.resemble(e.proto.restored(&want, linger, int32(device)))
 	// The sizes of the buffers are each connection's own.
 	e.rcvBuf, e.sndBuf = e.conn.Buffers()
 	e.ops.rcvTuned, e.ops.sndTuned = true, true

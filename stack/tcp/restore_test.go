@@ -1,6 +1,7 @@
 package tcp_test
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -303,4 +304,93 @@ func TestRestoreByGivenRoute(t *testing.T) {
 		t.Errorf("asked %d times, want 2", asked)
 	}
 	server.Close()
+}
+
+// What the user wants of IP goes with a connection and with a listener, and so
+// does the interface it is bound to, by its name.
+func TestIPSettingsMove(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			s := pair(t)
+			client, server := connect(t, s, f, 80)
+			defer server.Close()
+			named := func(name string, id tcpip.NICID) *stack.Stack {
+				target := newStack(t, channel.New(1, 1500, ""), 0, nil)
+				t.Cleanup(target.Destroy)
+				if err := target.SetNICName(id, name); err != nil {
+					t.Fatal(tcpipErr(err))
+				}
+				return target
+			}
+			if err := s[0].SetNICName(1, "uplink"); err != nil {
+				t.Fatal(tcpipErr(err))
+			}
+			ep := endpointOf(t, s[0], client)
+			l := listen(t, s[0], f, 0, 81)
+			defer l.Close()
+			ttl, tos := tcpip.IPv4TTLOption, tcpip.IPv4TOSOption
+			if f.proto == header.IPv6ProtocolNumber {
+				ttl, tos = tcpip.IPv6HopLimitOption, tcpip.IPv6TrafficClassOption
+			}
+			want := map[tcpip.SockOptInt]int{ttl: 17, tos: 0x48, tcpip.MTUDiscoverOption: int(tcpip.PMTUDiscoveryDont)}
+			listener := listenerOf(t, s[0], 81)
+			for _, e := range []*tcp.Endpoint{ep, listener} {
+				for opt, v := range want {
+					if err := e.SetSockOptInt(opt, v); err != nil {
+						t.Fatal(tcpipErr(err))
+					}
+				}
+				if err := e.SocketOptions().SetBindToDevice(1); err != nil {
+					t.Fatal(tcpipErr(err))
+				}
+			}
+			for _, tc := range []struct {
+				device string
+				bound  int32
+			}{{"uplink", 1}, {"another", 0}} {
+				target := &tcp.RepairFactory{Stack: named(tc.device, 1)}
+				for name, origin := range map[string]*tcp.Endpoint{"connection": ep, "listener": listener} {
+					snap, err := repair.Checkpoint(origin.Repair())
+					if err != nil {
+						t.Fatal(err)
+					}
+					var file bytes.Buffer
+					if _, err := snap.WriteTo(&file); err != nil {
+						t.Fatal(err)
+					}
+					snap.Release()
+					snap, err = repair.Read(&file, repair.Limits{})
+					if err != nil {
+						t.Fatal(err)
+					}
+					r, err := repair.Restore(target, snap)
+					if err != nil {
+						t.Fatal(err)
+					}
+					moved := r.(*tcp.RepairSocket).Endpoint()
+					defer moved.Close()
+					for opt, v := range want {
+						if got, err := moved.GetSockOptInt(opt); err != nil || got != v {
+							t.Errorf("%s: option %d is %d, %s, want %d", name, opt, got, tcpipErr(err), v)
+						}
+					}
+					if got := moved.SocketOptions().GetBindToDevice(); got != tc.bound {
+						t.Errorf("%s: bound to interface %d where there is %q, want %d", name, got, tc.device, tc.bound)
+					}
+				}
+			}
+		})
+	}
+}
+
+// listenerOf finds the listener on a port.
+func listenerOf(t *testing.T, s *stack.Stack, port uint16) *tcp.Endpoint {
+	t.Helper()
+	for _, e := range tcp.Endpoints(s) {
+		if id := e.Info().(*stack.TransportEndpointInfo).ID; id.LocalPort == port && e.EndpointState() == tcp.StateListen {
+			return e
+		}
+	}
+	t.Fatalf("no listener on %d", port)
+	return nil
 }

@@ -16,7 +16,7 @@ func (p *protocol) HandleUnknownDestinationPacket(id stack.TransportEndpointID, 
 	if p.receive(id, pkt, &s) != conn.NotDropped {
 		return stack.UnknownDestinationPacketMalformed
 	}
-	if !p.places.swallow(&s) && !p.arrived(&s) {
+	if !p.places.swallowStray(&s) && !p.arrived(&s) {
 		p.answerStray(&s)
 	}
 	return stack.UnknownDestinationPacketHandled
@@ -37,7 +37,7 @@ func (p *protocol) arrived(s *packet) bool {
 // answerStray answers a segment that belongs to no connection, and releases it.
 // One that belongs to a connection which is elsewhere has no answer.
 func (p *protocol) answerStray(s *packet) {
-	if p.places.swallow(s) {
+	if p.places.swallowStray(s) {
 		return
 	}
 	p.drop(conn.DropNoSocket)

@@ -43,7 +43,10 @@ func (s *Socket) extra(i *info, c *repair.Core) (*repair.Extra, error) {
 	if i.Min_rtt != math.MaxUint32 { // no sample
 		e.RTT.Min = time.Duration(i.Min_rtt) * time.Microsecond
 	}
-	e.Socket, err = s.settings()
+	if e.Socket, err = s.settings(); err != nil {
+		return nil, err
+	}
+	e.IP, err = s.ipSettings(c.Local.Addr())
 	return e, err
 }
 

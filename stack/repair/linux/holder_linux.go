@@ -270,16 +270,19 @@ func (s *Socket) takePlace(p *plan) error {
 	h := places.held[key{cookie(s.fd), p.Flow()}]
 	places.Unlock()
 	if h == nil || h.inUse() {
+		s.applyDevice(p)
 		return s.connect(p.Remote)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.fd < 0 {
+		s.applyDevice(p)
 		return s.connect(p.Remote)
 	}
 	if err := h.giveWay(s, p); err != nil {
 		return err
 	}
+	s.applyDevice(p)
 	s.catch, h.catch = h.catch, nil
 	_ = disconnect(h.fd) // a tombstone may have other descriptors
 	_ = unix.Close(h.fd)

@@ -77,6 +77,7 @@ func (s *Socket) prepare(p *plan) error {
 	if p.Extra != nil {
 		s.apply(&p.Extra.Socket)
 		s.applySizes(&p.Extra.Socket)
+		s.applyIP(p.Local.Addr(), &p.Extra.IP)
 		// A kernel that has it not keeps its default.
 		_ = unix.SetsockoptString(s.fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, p.Extra.Congestion.Name)
 	}

@@ -44,6 +44,18 @@ func TestTable(t *testing.T) {
 					must(t, err)
 					return own(t, s)
 				},
+				SetReuseAddress: func(t *testing.T, s repair.Socket, on bool) {
+					v := 0
+					if on {
+						v = 1
+					}
+					must(t, unix.SetsockoptInt(s.(*linux.Socket).FD(), unix.SOL_SOCKET, unix.SO_REUSEADDR, v))
+				},
+				ReuseAddress: func(t *testing.T, s repair.Socket) bool {
+					v, err := unix.GetsockoptInt(s.(*linux.Socket).FD(), unix.SOL_SOCKET, unix.SO_REUSEADDR)
+					must(t, err)
+					return v != 0
+				},
 				Write: func(t *testing.T, s repair.Socket, p []byte) {
 					_, err := unix.Write(s.(*linux.Socket).FD(), p)
 					must(t, err)
