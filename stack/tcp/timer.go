@@ -51,6 +51,6 @@ func (e *Endpoint) onTimer() {
 		e.conn.Tick(now)
 	}
 	if e.conn.Deadline() == conn.Never {
-		e.timer.t = nil // an idle connection has none
+		e.timer.stop() // an idle connection has none
 	}
 }
