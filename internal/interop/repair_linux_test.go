@@ -157,7 +157,7 @@ func TestFrozenIgnoresEverySegment(t *testing.T) {
 				exchange(t, k, u)
 				must(t, u.SetRepair(repair.On))
 				before := u.Info()
-				s.tooBig(fam.index, k, u, 600)
+				s.tooBig(fam.index, k, u, []uint16{600, 1280}[fam.index])
 				eventually(t, "the ICMP error refused", func() bool { return s.ustack.Drops()["SOCKET_REPAIR"] > 0 })
 				still(t, u, before)
 				must(t, u.SetRepair(repair.Off))
