@@ -23,6 +23,9 @@ var (
 // Reading goes through the runtime's poller: a waiting reader costs no thread,
 // and what it wakes when a frame comes runs on the thread that read the frame.
 // Writing to a TAP device never waits, so it needs no poller.
+//
+// As neither call waits, the runtime is not told of them: to hand the processor
+// on in the meantime would take longer than they do.
 type queue struct {
 	file *os.File
 	raw  syscall.RawConn
@@ -60,7 +63,7 @@ func (q *queue) close() {
 // readv reads one frame into iov without waiting.
 func readv(fd uintptr, iov []unix.Iovec) (int, error) {
 	for {
-		n, _, errno := unix.Syscall(unix.SYS_READV, fd, uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
+		n, _, errno := unix.RawSyscall(unix.SYS_READV, fd, uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
 		switch errno {
 		case 0:
 			return int(n), nil
@@ -80,7 +83,7 @@ func (q *queue) writev(iov []unix.Iovec) error {
 		return os.ErrClosed
 	}
 	for {
-		_, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(q.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
+		_, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(q.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
 		switch errno {
 		case 0:
 			return nil

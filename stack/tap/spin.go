@@ -16,8 +16,12 @@ const DefaultSpin = 50 * time.Microsecond
 type spinner struct {
 	limit time.Duration // the longest it spins; not positive: never
 	since time.Time     // when the queue was found empty; zero: it was not
+	slept bool          // since then
 	quick int           // how many waits in a row were short
 }
+
+// wakeTime is what sleeping and being woken adds to a wait at most, usually.
+const wakeTime = 50 * time.Microsecond
 
 // spinAfter is how many short waits in a row make spinning worth a try.
 const spinAfter = 3
@@ -29,9 +33,11 @@ func (s *spinner) again() bool {
 	}
 	if s.since.IsZero() {
 		s.since = time.Now()
-		return s.quick >= spinAfter
+		s.slept = s.quick < spinAfter
+	} else if time.Since(s.since) >= s.limit {
+		s.slept = true
 	}
-	return s.quick >= spinAfter && time.Since(s.since) < s.limit
+	return !s.slept
 }
 
 // found notes that there is a frame.
@@ -39,7 +45,11 @@ func (s *spinner) found() {
 	if s.since.IsZero() {
 		return
 	}
-	if time.Since(s.since) < s.limit {
+	limit := s.limit
+	if s.slept {
+		limit += wakeTime
+	}
+	if time.Since(s.since) < limit {
 		s.quick++
 	} else {
 		s.quick = 0

@@ -27,6 +27,17 @@ func TestSpin(t *testing.T) {
 	if s.again() {
 		t.Error("spins after a long wait")
 	}
+	// Being woken takes a while, which does not make a wait long.
+	short := spinner{limit: time.Microsecond}
+	for range spinAfter {
+		short.again()
+		short.since = time.Now()
+		short.found()
+	}
+	short.since, short.slept = time.Now().Add(-wakeTime/2), true
+	if short.found(); short.quick <= spinAfter {
+		t.Error("a wait is long that ended in being woken")
+	}
 	if never := (spinner{limit: -1, quick: spinAfter}); never.again() {
 		t.Error("spins though told not to")
 	}
