@@ -44,7 +44,7 @@ func (b *Batcher) End() {
 	for _, e := range late {
 		e.mu.Lock()
 		e.late = false
-		e.unlock()
+		e.endTurn(true)
 	}
 	clear(late)
 	b.keep(late)
@@ -59,7 +59,7 @@ func (b *Batcher) keep(s []*Endpoint) {
 	}
 }
 
-// add notes that e is to be unlocked at the end of the batch. It reports false if
+// add notes that e is to send at the end of the batch. It reports false if
 // there is none.
 func (b *Batcher) add(e *Endpoint) bool {
 	b.mu.Lock()

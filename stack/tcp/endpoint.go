@@ -45,25 +45,33 @@ type Endpoint struct {
 
 	// The rest is guarded by mu.
 
-	info           stack.TransportEndpointInfo
-	owner          tcpip.PacketOwner
-	settings       *settings // not to be written to if shared; see change
-	settingsShared bool
-	place          place
-	route          *stack.Route
+	info     stack.TransportEndpointInfo
+	owner    tcpip.PacketOwner
+	settings *settings // not to be written to if shared; see change
+	place    place
+	route    *stack.Route
+	// confirmAt is when route is next to be confirmed.
+	confirmAt conn.Time
 
 	// conn is in use from started on, and stays readable after its end.
-	conn    conn.Conn
-	started bool
-	passive bool // opened by a peer's SYN
+	conn conn.Conn
+
+	// All that is a byte stands together, where it takes no more than that.
+	started        bool
+	passive        bool // opened by a peer's SYN
+	settingsShared bool
+	connectDone    bool // Connect has reported the outcome of the handshake
+	readShut       bool // by the user
+	writeShut      bool
+	userGone       bool // Close was called
+	sending        bool // some goroutine is writing packets; see unlock
+	late           bool // the batcher will call endTurn
+	released       bool // nothing of the stack's is held any more
+	gauges         gauges
+
 	// hardErr, if set, is why the connection ended, where that is not conn's
 	// to know; it goes before conn.Err.
 	hardErr tcpip.Error
-	// connectDone: Connect has reported the outcome of the handshake.
-	connectDone bool
-	readShut    bool // by the user
-	writeShut   bool
-	userGone    bool // Close was called
 
 	// embryo is the listener whose half-open connection this is.
 	embryo *listener
@@ -75,20 +83,16 @@ type Endpoint struct {
 	deferUntil conn.Time
 
 	wake    waiter.EventMask // for the next unlock to notify
-	sending bool             // some goroutine is writing packets; see unlock
-	late    bool             // the batcher will call unlock
 	quiet   *sync.Cond       // signalled when sending ends; its lock is mu; nil: nobody waits
 	others  *others          // what is to be done once the lock is let go; nil: nothing
 	timer   timer
 	kept    *reservation // holds what comes while the connection, restored, is frozen
 	queue   repair.Queue // selected by OptionRepairQueue
-	gauges  gauges
-	rcvBuf  int // conn's buffer sizes as last seen
+	rcvBuf  int          // conn's buffer sizes as last seen
 	sndBuf  int
 	counted counted // what of conn's counters the stack's have
 
-	released bool          // nothing of the stack's is held any more
-	done     chan struct{} // closed then, if somebody waits
+	done chan struct{} // closed when released is set, if somebody waits
 }
 
 // place is what an endpoint holds in the stack's tables.
@@ -158,16 +162,18 @@ func (e *Endpoint) do(f func(now conn.Time)) {
 // goroutine at a time sends; others leave their output to it. That also bounds
 // the recursion: an endpoint appears on a call stack once as a sender, however
 // many answers its own packets draw.
-func (e *Endpoint) unlock() { e.endTurn(true) }
+//
+// An acknowledgement that a batch of packets calls for waits for the batch to
+// end, whoever has the lock meanwhile; see Batcher.
+func (e *Endpoint) unlock() { e.endTurn(false) }
 
-// endTurn is unlock, but what there is to send is left for later unless send is
-// set: the caller knows that unlock will be called soon.
-func (e *Endpoint) endTurn(send bool) {
-	for ; ; send = true {
+// endTurn is unlock, which puts nothing off if all is set.
+func (e *Endpoint) endTurn(all bool) {
+	for ; ; all = false {
 		now := e.proto.now()
 		e.drain(now)
 		var out outbox
-		if send && !e.sending {
+		if !e.sending && (all || !e.putOff()) {
 			e.pull(now, &out)
 			e.sending = out.n > 0
 		}

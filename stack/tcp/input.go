@@ -2,6 +2,7 @@ package tcp
 
 import (
 	"sync/atomic"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
@@ -104,7 +105,7 @@ func (e *Endpoint) handle(p *packet) {
 		now := e.proto.now()
 		e.drain(now)
 		e.input(now, p)
-		e.endTurn(!e.putOff())
+		e.unlock()
 		return
 	}
 	if !e.inbox.push(p) {
@@ -169,6 +170,11 @@ func (e *Endpoint) input(now conn.Time, p *packet) {
 	}
 }
 
+// confirmInterval is how often a connection tells the neighbour cache at most
+// that its next hop is there. The cache wants to know every few seconds, and
+// sets a timer each time.
+const confirmInterval = time.Second
+
 // inputConn gives a segment to the connection. e.mu is held.
 func (e *Endpoint) inputConn(now conn.Time, p *packet) {
 	if e.conn.State() == conn.StateTimeWait && e.conn.Reusable(&p.seg) {
@@ -187,7 +193,8 @@ func (e *Endpoint) inputConn(now conn.Time, p *packet) {
 		e.learnFastOpen(&p.seg.Options)
 	}
 	e.proto.drop(reason)
-	if reason == conn.NotDropped && e.route != nil {
+	if reason == conn.NotDropped && e.route != nil && now >= e.confirmAt {
+		e.confirmAt = now.Add(confirmInterval)
 		e.route.ConfirmReachable()
 	}
 	if e.proto.prober != nil && synchronized {

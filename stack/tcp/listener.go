@@ -96,14 +96,8 @@ func (l *listener) deliver(child *Endpoint) {
 		child.Abort()
 		return
 	}
-	// Not in this goroutine, which brought the handshake's last packet and is
-	// perhaps the very one that is still in Connect at the other end of a
-	// loopback: a waiter of the listener has other work than its peers'.
-	go l.notify()
-	l.queue.remind(l.ep.stack.Clock(), l.notify)
+	l.ep.wq.Notify(waiter.ReadableEvents)
 }
-
-func (l *listener) notify() { l.ep.wq.Notify(waiter.ReadableEvents) }
 
 // input takes a segment that was sent to the listener, and owns it.
 func (l *listener) input(p *packet) {
