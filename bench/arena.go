@@ -78,6 +78,9 @@ func measureStacks(ctx context.Context, o *options, r *report) (err error) {
 		}
 	}()
 	for _, name := range allStacks {
+		if !o.stacks.MatchString(name) {
+			continue
+		}
 		p, err := newPair(ctx, lab, name)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)

@@ -36,13 +36,14 @@ func (p *Peer) Begin(t Traffic, _ *None) error {
 	case !t.Send:
 		port = portSource
 	}
-	to := net.TCPAddrFromAddrPort(netip.AddrPortFrom(address.Addr(), port))
+	to := netip.AddrPortFrom(address.Addr(), port).String()
+	dialer := net.Dialer{Control: controlCongestion}
 	for range max(t.Crowd, 1) {
-		c, err := net.DialTCP("tcp4", nil, to)
+		c, err := dialer.Dial("tcp4", to)
 		if err != nil {
 			return err
 		}
-		p.bulk = append(p.bulk, c)
+		p.bulk = append(p.bulk, c.(*net.TCPConn))
 	}
 	for _, c := range p.bulk {
 		if t.Send {

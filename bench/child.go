@@ -18,6 +18,10 @@ import (
 // and output.
 const roleVariable = "USTACK_BENCH_ROLE"
 
+// congestionVariable names the congestion control of the kernel's sockets; unset:
+// the machine's default.
+const congestionVariable = "USTACK_BENCH_CONGESTION"
+
 // role is what a process is for: the peer, or the name of the stack to serve on.
 type role string
 

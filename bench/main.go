@@ -23,8 +23,9 @@ import (
 type options struct {
 	quick    bool
 	rounds   int
-	duration time.Duration // of one workload on one stack, in one round
-	only     *regexp.Regexp
+	duration time.Duration  // of one workload on one stack, in one round
+	only     *regexp.Regexp // workloads
+	stacks   *regexp.Regexp
 	out      string
 	profiles string
 }
@@ -56,10 +57,18 @@ func parse(args []string) (*options, error) {
 	f.IntVar(&o.rounds, "rounds", 5, "how often everything is measured")
 	f.DurationVar(&o.duration, "time", 0, "how long a workload runs on a stack in a round (0: 1s, or 50ms with -quick)")
 	only := f.String("only", "", "measure only workloads whose name matches this regular expression")
+	stacks := f.String("stacks", "", "measure only stacks whose name matches this regular expression")
+	congestion := f.String("congestion", "", "congestion control of the kernel's sockets (default: the machine's)")
 	f.StringVar(&o.out, "out", "bench", "directory for latest.json and the charts")
 	f.StringVar(&o.profiles, "profiles", "", "directory for a CPU profile of each workload on each stack")
 	if err := f.Parse(args); err != nil {
 		return nil, err
+	}
+	if *congestion != "" {
+		// The children inherit it.
+		if err := os.Setenv(congestionVariable, *congestion); err != nil {
+			return nil, err
+		}
 	}
 	if f.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
@@ -76,6 +85,9 @@ func parse(args []string) (*options, error) {
 	var err error
 	if o.only, err = regexp.Compile(*only); err != nil {
 		return nil, fmt.Errorf("-only: %w", err)
+	}
+	if o.stacks, err = regexp.Compile(*stacks); err != nil {
+		return nil, fmt.Errorf("-stacks: %w", err)
 	}
 	return o, nil
 }

@@ -3,11 +3,13 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
 	"runtime"
 	"slices"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -67,6 +69,7 @@ func connect(port int) (int, error) {
 	}
 	to := &unix.SockaddrInet4{Port: port, Addr: address.Addr().As4()}
 	for _, set := range []func() error{
+		func() error { return setCongestion(uintptr(fd)) },
 		func() error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) },
 		func() error {
 			return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(patience / time.Second)})
@@ -79,6 +82,22 @@ func connect(port int) (int, error) {
 		}
 	}
 	return fd, nil
+}
+
+// setCongestion gives a kernel socket the congestion control that was asked for,
+// if one was.
+func setCongestion(fd uintptr) error {
+	name := os.Getenv(congestionVariable)
+	if name == "" {
+		return nil
+	}
+	return unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, name)
+}
+
+// controlCongestion is setCongestion for the sockets of package net.
+func controlCongestion(_, _ string, c syscall.RawConn) (err error) {
+	cerr := c.Control(func(fd uintptr) { err = setCongestion(fd) })
+	return errors.Join(cerr, err)
 }
 
 func readFull(fd int, b []byte) error {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -104,6 +105,18 @@ func (r *report) write(w io.Writer, dir string) error {
 func machine() string {
 	var u unix.Utsname
 	_ = unix.Uname(&u)
-	return fmt.Sprintf("%s %s, %s, %d processors, %s", unix.ByteSliceToString(u.Sysname[:]),
-		unix.ByteSliceToString(u.Release[:]), runtime.GOARCH, runtime.NumCPU(), runtime.Version())
+	return fmt.Sprintf("%s %s, %s, %d processors, %s, kernel sockets with %s", unix.ByteSliceToString(u.Sysname[:]),
+		unix.ByteSliceToString(u.Release[:]), runtime.GOARCH, runtime.NumCPU(), runtime.Version(), congestion())
+}
+
+// congestion is the congestion control that the kernel's sockets use.
+func congestion() string {
+	if name := os.Getenv(congestionVariable); name != "" {
+		return name
+	}
+	b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
+	if err != nil {
+		return "unknown congestion control"
+	}
+	return strings.TrimSpace(string(b))
 }

@@ -149,7 +149,7 @@ type kernelStack struct{}
 
 func (kernelStack) listen(port uint16) (net.Listener, error) {
 	// Multipath TCP, which Go asks for, is another protocol.
-	var cfg net.ListenConfig
+	cfg := net.ListenConfig{Control: controlCongestion}
 	cfg.SetMultipathTCP(false)
 	return cfg.Listen(context.Background(), "tcp4", fmt.Sprintf(":%d", port))
 }
