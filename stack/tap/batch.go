@@ -12,9 +12,10 @@ type batcher struct{ begin, end func() }
 // It takes effect with the next attachment to a stack.
 func (e *Endpoint) SetBatch(begin, end func()) { e.batcher.Store(&batcher{begin, end}) }
 
-// batchFrames is how many frames a batch has at most. More would keep the peer
-// waiting for acknowledgements.
-const batchFrames = 8
+// batchFrames is how many frames a batch has at most. More would keep peers
+// waiting for acknowledgements. One connection's are not put off for so many;
+// but where the frames are from many connections, most have a few in it.
+const batchFrames = 64
 
 // batch counts the frames delivered since the queue was last empty.
 type batch struct {

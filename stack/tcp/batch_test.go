@@ -7,6 +7,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/waiter"
 
 	"github.com/tcprepair/ustack/stack/tcp"
 )
@@ -20,16 +21,22 @@ func TestBatch(t *testing.T) {
 	in := func(i uint32) {
 		w.inject(segment{seq: peerISN + 1 + i*size, ack: iss, flags: header.TCPFlagAck, window: 65535, payload: strings.Repeat("x", size)}, nil)
 	}
-	// A peer that has just begun is not kept waiting.
 	b := tcp.BatcherOf(w.stack)
+	var got bytes.Buffer
+
+	// No more than eight are put off.
 	b.Begin()
 	const early = 16
 	for i := range uint32(early) {
 		in(i)
-		w.want(header.TCPFlagAck)
+		if i%8 == 7 {
+			w.want(header.TCPFlagAck)
+		} else {
+			w.quiet("before the eighth")
+		}
 	}
 	b.End()
-	var got bytes.Buffer
+	w.quiet("after a batch of which all is acknowledged")
 	if _, err := ep.Read(&got, tcpip.ReadOptions{}); err != nil {
 		t.Fatal(tcpipErr(err))
 	}
@@ -60,7 +67,8 @@ func TestBatch(t *testing.T) {
 	if ack := w.want(header.TCPFlagAck).ack; ack != peerISN+1+(early+5)*size {
 		t.Errorf("acknowledged %d, want %d", ack, peerISN+1+(early+5)*size)
 	}
-	// Data of ours carries the acknowledgement, and nothing is left for the end.
+	// For some time after it none is put off; then data of ours carries the
+	// acknowledgement, and nothing is left for the end.
 	for i := range uint32(early - 2) { // two have gone
 		in(early + 5 + i)
 		w.want(header.TCPFlagAck)
@@ -75,4 +83,35 @@ func TestBatch(t *testing.T) {
 	}
 	b.End()
 	w.quiet("after the batch")
+}
+
+// Whoever reads is told at the end of the batch, and before the acknowledgement,
+// which an answer of theirs then carries.
+func TestBatchedAnswer(t *testing.T) {
+	w := newWire(t)
+	ep, iss, wq := w.openWaiting()
+	told := false
+	entry := waiter.NewFunctionEntry(waiter.ReadableEvents, func(waiter.EventMask) {
+		told = true
+		if _, err := ep.Write(strings.NewReader("answer"), tcpip.WriteOptions{}); err != nil {
+			t.Error(tcpipErr(err))
+		}
+	})
+	wq.EventRegister(&entry)
+	defer wq.EventUnregister(&entry)
+	b := tcp.BatcherOf(w.stack)
+	b.Begin()
+	w.inject(segment{seq: peerISN + 1, ack: iss, flags: header.TCPFlagAck, window: 65535, payload: "question"}, nil)
+	w.quiet("in the batch")
+	if told {
+		t.Error("whoever reads was told before the end of the batch")
+	}
+	if ep.Readiness(waiter.ReadableEvents)&waiter.ReadableEvents == 0 {
+		t.Error("not readable before the end of the batch")
+	}
+	b.End()
+	if s := w.want(header.TCPFlagAck); s.payload != "answer" || s.ack != peerISN+1+uint32(len("question")) {
+		t.Errorf("sent %q, acknowledging %d", s.payload, s.ack)
+	}
+	w.quiet("after the answer")
 }

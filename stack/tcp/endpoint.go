@@ -66,6 +66,7 @@ type Endpoint struct {
 	userGone       bool // Close was called
 	sending        bool // some goroutine is writing packets; see unlock
 	late           bool // the batcher will call endTurn
+	putOffs        uint8
 	released       bool // nothing of the stack's is held any more
 	gauges         gauges
 
@@ -163,8 +164,8 @@ func (e *Endpoint) do(f func(now conn.Time)) {
 // the recursion: an endpoint appears on a call stack once as a sender, however
 // many answers its own packets draw.
 //
-// An acknowledgement that a batch of packets calls for waits for the batch to
-// end, whoever has the lock meanwhile; see Batcher.
+// What a batch of packets calls for waits for the batch to end, whoever has the
+// lock meanwhile; see Batcher.
 func (e *Endpoint) unlock() { e.endTurn(false) }
 
 // endTurn is unlock, which puts nothing off if all is set.
@@ -173,11 +174,17 @@ func (e *Endpoint) endTurn(all bool) {
 		now := e.proto.now()
 		e.drain(now)
 		var out outbox
-		if !e.sending && (all || !e.putOff()) {
-			e.pull(now, &out)
-			e.sending = out.n > 0
+		later := false
+		if !e.sending {
+			if later = !all && e.putOff(); !later {
+				e.pull(now, &out)
+				e.sending = out.n > 0
+			}
 		}
 		n := e.observe()
+		if later && n.wake == waiter.ReadableEvents {
+			e.wake, n.wake = n.wake, 0
+		}
 		if !e.sending {
 			e.rest(now)
 		}

@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/waiter"
 
 	"github.com/tcprepair/ustack/stack/tcp"
 )
@@ -143,18 +144,25 @@ const peerISN = 1000
 // and the sequence number after the stack's SYN.
 func (w *wire) open() (ep *tcp.Endpoint, iss uint32) {
 	w.t.Helper()
+	ep, iss, _ = w.openWaiting()
+	return ep, iss
+}
+
+// openWaiting is open, and returns the endpoint's queue of waiters too.
+func (w *wire) openWaiting() (ep *tcp.Endpoint, iss uint32, wq *waiter.Queue) {
+	w.t.Helper()
 	l, _ := listenEndpoint(w.t, w.stack, families[0], 0, w.ports[0], 5)
 	w.inject(segment{seq: peerISN, flags: header.TCPFlagSyn, window: 65535}, nil)
 	synAck := w.want(header.TCPFlagSyn | header.TCPFlagAck)
 	iss = synAck.seq + 1
 	w.inject(segment{seq: peerISN + 1, ack: iss, flags: header.TCPFlagAck, window: 65535}, nil)
-	child, _, err := l.Accept(nil)
+	child, wq, err := l.Accept(nil)
 	if err != nil {
 		w.t.Fatalf("Accept: %s", err)
 	}
 	ep = child.(*tcp.Endpoint)
 	w.t.Cleanup(ep.Close)
-	return ep, iss
+	return ep, iss, wq
 }
 
 // tcpipErr names an error, nil included.

@@ -14,6 +14,7 @@ import (
 type delayedACK struct {
 	quick       uint8        // acknowledge this many more at once
 	interactive bool         // our data answers the peer's
+	holes       bool         // quick is because of holes
 	acked       seqnum.Value // RCV.NXT in the last segment we sent
 	arrived     Time         // when data last came
 }
@@ -31,6 +32,13 @@ func (d *delayedACK) init() { d.startQuick() }
 // startQuick acknowledges the next segments at once: the peer is in slow
 // start, or is filling holes, and lives on our acknowledgements.
 func (d *delayedACK) startQuick() { d.quick, d.interactive = quickAcks, false }
+
+// startQuickForHoles is startQuick where holes are the reason: not even a batch
+// is waited for then.
+func (d *delayedACK) startQuickForHoles() {
+	d.startQuick()
+	d.holes = true
+}
 
 // acknowledgeData owes the acknowledgement of n bytes that came in order, now
 // or a little later.
@@ -63,10 +71,10 @@ func (c *Conn) onDelayedACK() {
 
 // AckMayWait reports whether all that Output has to yield is the acknowledgement
 // of data that came in order, on a connection in full flow: if more is about to
-// come, one acknowledgement can answer for all of it. A peer in slow start, or
-// filling holes, gets each at once.
+// come, one acknowledgement can answer for all of it. A peer that is, or has just
+// been, filling holes gets each at once.
 func (c *Conn) AckMayWait() bool {
-	return c.predicted != 0 && c.delack.quick == 0 && c.owed.acks == 1 && !c.owed.reset && c.owed.probe == noProbe &&
+	return c.predicted != 0 && !c.delack.holes && c.owed.acks == 1 && !c.owed.reset && c.owed.probe == noProbe &&
 		!c.hasUnsent() && c.board.lostOut.segs == 0 && !c.loss.tail.due
 }
 
@@ -78,6 +86,9 @@ func (c *Conn) acknowledged(now Time, withData bool) {
 	d.acked = c.rcv.nxt
 	if d.quick > 0 {
 		d.quick--
+	}
+	if d.quick == 0 {
+		d.holes = false
 	}
 	if withData && now.Sub(d.arrived) < maxAckDelay {
 		d.interactive = true

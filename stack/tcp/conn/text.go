@@ -128,7 +128,7 @@ func (c *Conn) takeOutOfOrder(now Time, s *Segment) DropReason {
 	if s.Has(header.TCPFlagFin) {
 		c.reasm.setFIN(fin)
 	}
-	c.delack.startQuick()
+	c.delack.startQuickForHoles()
 	c.oweDuplicate()
 	return verdict
 }
