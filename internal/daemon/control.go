@@ -19,9 +19,9 @@ import (
 type controller struct {
 	stack  *stack.Stack
 	status func() Status
-	// adopter finds the service of a port, as a function that takes over one
-	// of its connections.
-	adopter func(port uint16) (func(duplex) error, error)
+	// adopter finds the service of a port, and a place in it for one of its
+	// connections.
+	adopter func(port uint16) (*adoption, error)
 	log     *slog.Logger
 }
 

@@ -89,59 +89,59 @@ func (c *controller) postRestore(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, err)
 		return
 	}
-	serve, err := c.adopter(snap.Local.Port())
+	place, err := c.adopter(snap.Local.Port())
 	if err != nil {
 		fail(w, http.StatusConflict, err)
 		return
 	}
 	conn, err := c.stack.Restore(snap)
 	if err != nil {
+		place.giveUp()
 		fail(w, http.StatusConflict, err)
 		return
 	}
 	if err := conn.SetRepair(repair.Off); err != nil {
+		place.giveUp()
 		conn.Close()
 		fail(w, http.StatusConflict, err)
 		return
 	}
 	info := newConn(conn.Info())
-	if err := serve(conn); err != nil {
-		conn.Close()
-		fail(w, http.StatusServiceUnavailable, err)
-		return
-	}
+	place.serve(conn)
 	c.log.Info("restored", "conn", info.ID, "remote", info.Remote)
 	reply(w, info)
 }
 
-// adopter finds the service that serves a local port, and returns what gives
-// it a connection.
-func (d *Daemon) adopter(port uint16) (func(duplex) error, error) {
+// adoption is a place in a service that waits for a connection to be restored:
+// one of serve and giveUp has to follow.
+type adoption struct {
+	listener *limiter
+	server   server
+}
+
+// adopter finds the service that serves a local port, and a place in it. That
+// there is none must be known before a connection is restored.
+func (d *Daemon) adopter(port uint16) (*adoption, error) {
 	for _, s := range d.services {
-		if s.Port == port {
-			return func(c duplex) error {
-				held, err := s.listener.admit(c)
-				if err != nil {
-					return err
-				}
-				s.server.adopt(held)
-				return nil
-			}, nil
+		if s.Port != port {
+			continue
+		}
+		select {
+		case s.listener.places <- struct{}{}:
+			s.listener.active.Add(1)
+			return &adoption{s.listener, s.server}, nil
+		default:
+			return nil, errors.New("the service has no place for another connection")
 		}
 	}
 	return nil, fmt.Errorf("no service on port %d, which the connection's local end has", port)
 }
 
-// admit gives a connection that was not accepted a place, if there is one.
-func (l *limiter) admit(c duplex) (duplex, error) {
-	select {
-	case l.places <- struct{}{}:
-	default:
-		return nil, errors.New("the service has no place for another connection")
-	}
-	l.active.Add(1)
-	return &limited{duplex: c, leave: sync.OnceFunc(l.leave)}, nil
+func (a *adoption) serve(c duplex) {
+	a.server.adopt(&limited{duplex: c, leave: sync.OnceFunc(a.listener.leave)})
 }
+
+func (a *adoption) giveUp() { a.listener.leave() }
 
 func (s *streamServer) adopt(c duplex) { s.conns.Go(func() { s.run(c) }) }
 

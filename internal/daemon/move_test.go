@@ -165,3 +165,55 @@ func TestMoveRefusals(t *testing.T) {
 		t.Errorf("after the refusals: %q, %v", got, err)
 	}
 }
+
+// A service that is full is known to be before a connection is restored: the
+// peer does not notice, and it may be tried again.
+func TestRestoreIntoFullService(t *testing.T) {
+	d, peer := inMemory(t, Service{Name: "echo", Port: 7})
+	c := dial(t, peer, "10.0.0.2:7")
+	client := NewClient(d.cfg.Control)
+	ctx := timeout(t, 20*time.Second)
+	list, err := client.Conns(ctx)
+	if err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	snap, err := d.Stack().Checkpoint(list[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Bury(ctx, list[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	l := d.services[0].listener
+	waitFor(t, "the service to be empty", func() bool { return l.active.Load() == 0 })
+	taken := 0
+	for full := false; !full; {
+		select {
+		case l.places <- struct{}{}:
+			taken++
+		default:
+			full = true
+		}
+	}
+	var no *Refusal
+	if _, err := client.Restore(ctx, snap); !errors.As(err, &no) || !strings.Contains(no.Why, "no place") {
+		t.Fatalf("restored into a full service: %v", err)
+	}
+	if list, err := client.Conns(ctx); err != nil || len(list) != 0 {
+		t.Errorf("after a refusal: %v, %v", list, err)
+	}
+	for range taken {
+		<-l.places
+	}
+	if _, err := client.Restore(ctx, snap); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	got := make([]byte, 5)
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != "hello" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
