@@ -91,7 +91,7 @@ type Endpoint struct {
 	queue   repair.Queue // selected by OptionRepairQueue
 	rcvBuf  int          // conn's buffer sizes as last seen
 	sndBuf  int
-	counted counted // what of conn's counters the stack's have
+	counted *conn.Mishaps // what of conn's the stack's counters have; nil: nothing
 
 	done chan struct{} // closed when released is set, if somebody waits
 }

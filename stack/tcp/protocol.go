@@ -92,6 +92,8 @@ type protocol struct {
 	stats          tcpip.TCPStats     // the stack's
 	droppedPackets *tcpip.StatCounter // the stack's
 
+	profile atomic.Pointer[conn.Profile] // of the last connection, for others like it
+
 	lastID atomic.Uint64
 	drops  [conn.NumDropReasons]atomic.Uint64
 }

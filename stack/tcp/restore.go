@@ -197,7 +197,7 @@ func (e *Endpoint) settle(now conn.Time, s *settlement) error {
 	e.started = true
 	e.connectDone = e.conn.State() != conn.StateSynSent
 	// The stack's counters have not seen what was before, and shall not.
-	e.counted.skip(e.conn.Counters())
+	e.skipEvents()
 	e.gauges.enter(e.proto, e.conn.State())
 	s.filled = e.proto.places.fill(s.id)
 	if s.filled.holds() {

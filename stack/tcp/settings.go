@@ -113,6 +113,11 @@ func (e *Endpoint) configFor(numbers flowNumbers) conn.Config {
 	if !e.settings.sndBufSet {
 		cfg.SndBufMax = o.sndBuf.Max
 	}
+	cfg.Profile = e.proto.profile.Load()
+	if p := cfg.Share(); p != cfg.Profile {
+		e.proto.profile.Store(p)
+		cfg.Profile = p
+	}
 	return cfg
 }
 

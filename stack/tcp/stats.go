@@ -153,38 +153,28 @@ func (e *Endpoint) countEnd(from conn.State) {
 	}
 }
 
-// counted is what of a connection's events the stack's counters have. Most
-// connections have none of these, so they are kept only once there are.
-type counted struct {
-	total  uint64
-	events *conn.Counters
-}
-
 // countEvents adds to the stack's counters what the connection's have grown by
 // since the last time. e.mu is held.
 func (e *Endpoint) countEvents() {
-	now := e.conn.Counters()
-	if total := now.Events(); total != e.counted.total {
-		e.counted.total = total
+	if now := e.conn.Mishaps(); now != nil && (e.counted == nil || *now != *e.counted) {
 		e.countNews(now)
 	}
 }
 
-// skip takes what there is already for counted.
-func (c *counted) skip(now *conn.Counters) {
-	c.total = now.Events()
-	if c.total > 0 {
+// skipEvents takes what there is already for counted. e.mu is held.
+func (e *Endpoint) skipEvents() {
+	if now := e.conn.Mishaps(); now != nil {
 		were := *now
-		c.events = &were
+		e.counted = &were
 	}
 }
 
 // countNews is countEvents when there are any.
-func (e *Endpoint) countNews(now *conn.Counters) {
-	if e.counted.events == nil {
-		e.counted.events = new(conn.Counters)
+func (e *Endpoint) countNews(now *conn.Mishaps) {
+	if e.counted == nil {
+		e.counted = new(conn.Mishaps)
 	}
-	was := e.counted.events
+	was := e.counted
 	s := &e.proto.stats
 	add := func(n, w uint64, to ...*tcpip.StatCounter) {
 		if n == w {

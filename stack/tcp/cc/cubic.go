@@ -35,10 +35,15 @@ type epoch struct {
 // those that do not grow a window the sender does not fill.
 type cubic struct {
 	window
-	epoch
+	*course // not to be written to if it is untouched; see steer
 	hystart hystart
+	now     int64 // when the last event happened
+}
 
-	now int64 // when the last event happened
+// course is what a flow that is past its first slow start remembers. Most
+// connections never are.
+type course struct {
+	epoch
 	// What growth owes: the remainders of the divisions that make cwnd and
 	// W_est, so that no byte is lost however small an acknowledgement is.
 	owed, westOwed int64
@@ -49,8 +54,18 @@ type cubic struct {
 	beforeEpoch epoch
 }
 
-func newCubic(mss int) *cubic {
-	return &cubic{window: newWindow(mss), epoch: epoch{elapsed: noEpoch}}
+// untouched is the course of all flows in their first slow start.
+var untouched = course{epoch: epoch{elapsed: noEpoch}}
+
+func newCubic(mss int) *cubic { return &cubic{window: newWindow(mss), course: &untouched} }
+
+// steer returns the flow's course to be written to.
+func (c *cubic) steer() *course {
+	if c.course == &untouched {
+		own := untouched
+		c.course = &own
+	}
+	return c.course
 }
 
 func (c *cubic) Name() string { return "cubic" }
@@ -61,7 +76,7 @@ func (c *cubic) OnAck(a Ack) {
 	passed := c.advance(a.Now)
 	if c.ssthresh == Unlimited && c.hystart.onAck(a.RTT, a.NewRound, a.AppLimited) {
 		// https://www.rfc-editor.org/rfc/rfc9438#section-4.10
-		c.ssthresh, c.prior = c.cwnd, c.cwnd
+		c.ssthresh, c.steer().prior = c.cwnd, c.cwnd
 	}
 	if a.AppLimited {
 		return
@@ -104,7 +119,7 @@ func (c *cubic) advance(now int64) (passed int64) {
 // startSlowly is slow start, standard or conservative.
 func (c *cubic) startSlowly(n int64) (left int64) {
 	if c.ssthresh == Unlimited && c.hystart.css() {
-		c.owed += n
+		c.steer().owed += n
 		n, c.owed = c.owed/cssGrowthDivisor, c.owed%cssGrowthDivisor
 	}
 	return c.slowStart(n)
@@ -113,6 +128,7 @@ func (c *cubic) startSlowly(n int64) (left int64) {
 // begin begins a stage of congestion avoidance at the present window.
 // https://www.rfc-editor.org/rfc/rfc9438#section-4.2
 func (c *cubic) begin(mss int64) {
+	c.steer()
 	c.elapsed, c.k, c.west = 0, 0, c.cwnd
 	c.owed, c.westOwed = 0, 0
 	if c.wmax <= c.cwnd {
@@ -127,6 +143,9 @@ func (c *cubic) begin(mss int64) {
 // leave ends a stage of congestion avoidance. Another begins where slow start or
 // recovery, which follow, end.
 func (c *cubic) leave() {
+	if c.course == &untouched {
+		return
+	}
 	c.elapsed, c.k, c.west = noEpoch, 0, 0
 	c.owed, c.westOwed = 0, 0
 }
@@ -180,6 +199,7 @@ func (c *cubic) at(t, mss int64) int64 {
 // https://www.rfc-editor.org/rfc/rfc9438#section-4.7
 func (c *cubic) OnCongestion(e Congestion) {
 	c.advance(e.Now)
+	c.steer()
 	c.before, c.beforeEpoch = c.window, c.epoch
 	c.leave()
 	c.prior = c.cwnd

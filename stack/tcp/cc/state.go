@@ -55,8 +55,11 @@ func (c *cubic) restore(s State, now, mss int64) {
 	x := extra(s.Extra)
 	c.load(s, mss)
 	c.now = now
+	if c.hystart = x.hystart(); len(x) == 0 {
+		return
+	}
+	c.steer()
 	c.epoch = x.epoch("")
-	c.hystart = x.hystart()
 	c.owed = x.get(keyOwed, 0, c.cwnd-1)
 	c.westOwed = x.get(keyWestOwed, 0, alphaDen*c.cwnd-1)
 	c.before = x.before(mss)

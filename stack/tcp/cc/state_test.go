@@ -40,7 +40,7 @@ func TestInitialWindow(t *testing.T) {
 
 // Thousands of connections hold one each.
 func TestSize(t *testing.T) {
-	if n := unsafe.Sizeof(cubic{}); n > 160 {
+	if n := unsafe.Sizeof(cubic{}); n > 48 {
 		t.Errorf("a CUBIC controller takes %d bytes", n)
 	}
 	if n := unsafe.Sizeof(reno{}); n > 64 {

@@ -51,7 +51,7 @@ func (c *Conn) ack(now Time, s *Segment) {
 	c.stats.BytesDelivered += uint64(d.bytes)
 	c.stats.Delivered += d.news
 	if d.reordered {
-		c.stats.Reordered++
+		c.stats.count().Reordered++
 	}
 	phase := c.loss.phase
 	undone := c.recover(now, s, &d, advanced)
@@ -155,7 +155,7 @@ func (c *Conn) takeSACK(s *Segment, d *delivery) (dsack bool) {
 		blocks = blocks[1:]
 		c.loss.rack.widen(c.snd.una, c.snd.nxt)
 		c.loss.undo.duplicate(first)
-		c.stats.DSACKs++
+		c.stats.count().DSACKs++
 	}
 	strays := c.board.take(blocks, c.snd.una, c.snd.nxt, d)
 	d.doubtful = strays && s.Ack == c.snd.una
@@ -200,7 +200,8 @@ func (b *scoreboard) take(blocks []header.SACKBlock, una, nxt seqnum.Value, d *d
 		done[n].end = b.sack(blk, d)
 		n++
 	}
-	b.reported, b.numReported = done, n
+	h := b.dig()
+	h.reported, h.numReported = done, n
 	return strays
 }
 

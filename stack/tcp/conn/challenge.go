@@ -20,8 +20,11 @@ type owed struct {
 	synSends uint8 // how often our SYN has been sent
 	synSent  Time  // when last
 
-	// Limits of RFC 5961 section 7: per connection, so that nothing about
-	// others can be learnt from it.
+}
+
+// answerLimits are those of RFC 5961 section 7: per connection, so that nothing
+// about others can be learnt from it.
+type answerLimits struct {
 	challenges    uint8
 	challengesTil Time // when the present second ends
 	outOfWindow   Time // when the last answer to an out-of-window segment was owed
@@ -78,13 +81,14 @@ func (c *Conn) oweDuplicate() {
 // oweChallenge owes a challenge ACK, within the limit.
 // https://www.rfc-editor.org/rfc/rfc5961#section-7
 func (c *Conn) oweChallenge(now Time) {
-	if now >= c.owed.challengesTil {
-		c.owed.challengesTil = now.Add(time.Second)
-		c.owed.challenges = 0
+	l := &c.odd().limits
+	if now >= l.challengesTil {
+		l.challengesTil = now.Add(time.Second)
+		l.challenges = 0
 	}
-	if c.owed.challenges < challengeLimit {
-		c.owed.challenges++
-		c.stats.ChallengeACKs++
+	if l.challenges < challengeLimit {
+		l.challenges++
+		c.stats.count().ChallengeACKs++
 		c.oweAck()
 	}
 }
@@ -98,10 +102,11 @@ func (c *Conn) oweOutOfWindow(now Time, s *Segment) {
 		return
 	}
 	if s.Len() == 0 {
-		if c.owed.outOfWindow != 0 && now < c.owed.outOfWindow.Add(c.cfg.interval()) {
+		l := &c.odd().limits
+		if l.outOfWindow != 0 && now < l.outOfWindow.Add(c.cfg.interval()) {
 			return
 		}
-		c.owed.outOfWindow = now
+		l.outOfWindow = now
 	}
 	c.oweDuplicate()
 }

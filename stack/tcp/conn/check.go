@@ -8,6 +8,9 @@ import (
 // Tests and fuzzers call it after every step; it finds the fault near its
 // cause.
 func (c *Conn) check() error {
+	if !inOrder.none() || !noHoles.none() || unset != (Profile{}) || nothingOdd != (oddities{}) || noMishaps != (Mishaps{}) {
+		return fmt.Errorf("what stands for nothing was written to")
+	}
 	if c.illegal != [2]State{} {
 		return fmt.Errorf("illegal transition %s -> %s", c.illegal[0], c.illegal[1])
 	}

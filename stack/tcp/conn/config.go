@@ -99,6 +99,10 @@ type Config struct {
 	RACK bool
 
 	Options UserOptions
+
+	// Profile, if not nil, is that of a connection like this one will be, which
+	// shares it if it says the same as the rest of the Config.
+	Profile *Profile
 }
 
 // UserOptions are the settings that may change during a connection's life.

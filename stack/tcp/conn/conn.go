@@ -1,8 +1,6 @@
 package conn
 
 import (
-	"time"
-
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
 
@@ -17,12 +15,10 @@ type Conn struct {
 	predicted uint32
 	state     State
 	frozen    bool     // in repair mode
-	frozenAt  Time     // since when
 	passive   bool     // opened by Accept
 	userGone  bool     // Close was called: nobody will read or write again
 	illegal   [2]State // a transition figure 5 does not have, for check
 	err       error
-	soft      softError
 	events    Event
 
 	snd sendVars
@@ -43,16 +39,16 @@ type Conn struct {
 	cc    cc.Controller
 
 	recvq recvQueue
-	reasm reassembly
-	sacks sackGenerator
+	*disorder
 
 	tune   tuning
-	hole   blackHole
 	chrono chrono
 	pace   pacer
 
+	*oddities
+
 	cfg   params
-	stats Counters
+	stats counters
 	drops *[NumDropReasons]uint32 // nil: all are zero
 }
 
@@ -90,19 +86,10 @@ type receiveVars struct {
 
 // params are the parts of Config that a connection keeps.
 type params struct {
-	minRTO, maxRTO      time.Duration
-	retries, synRetries int
-	timeWait, finWait2  time.Duration
-	invalidRateLimit    time.Duration
-	gsoMax              int
-	advMSS              uint16
-	pathMSS             uint16
-	delayedACK, rack    bool
-	noIdleRestart       bool
-	likeLinux           bool
-	leastBurst          int // segments; 0: leastBurst
-	congestion          string
-	scaling, sack, ecn  bool // offered; after the handshake: agreed
+	*Profile
+	advMSS             uint16
+	pathMSS            uint16
+	scaling, sack, ecn bool // offered; after the handshake: agreed
 }
 
 // Connect begins an active open: CLOSED to SYN-SENT. Output yields the SYN.
@@ -147,27 +134,13 @@ func (c *Conn) init(now Time, cfg *Config) {
 	*c = Conn{state: StateClosed}
 	mss := orDefault(cfg.MSS, DefaultMSS)
 	c.cfg = params{
-		minRTO:     orDefault(cfg.MinRTO, DefaultMinRTO),
-		maxRTO:     orDefault(cfg.MaxRTO, DefaultMaxRTO),
-		retries:    orDefault(cfg.Retries, DefaultRetries),
-		synRetries: orDefault(cfg.SYNRetries, DefaultSYNRetries),
-		timeWait:   orDefault(cfg.TimeWait, DefaultTimeWait),
-		finWait2:   orDefault(cfg.FinWait2, DefaultFinWait2),
-		gsoMax:     cfg.GSOMax,
-		advMSS:     orDefault(cfg.AdvertisedMSS, mss),
-		pathMSS:    mss,
-		delayedACK: cfg.DelayedACK,
-
-		invalidRateLimit: cfg.InvalidRateLimit,
-		noIdleRestart:    cfg.NoIdleRestart,
-		likeLinux:        cfg.LikeLinux,
-		leastBurst:       cfg.LeastBurst,
-		rack:             cfg.RACK,
-		scaling:          cfg.WindowScaling,
-		sack:             cfg.SACK,
-		ecn:              cfg.ECN,
+		Profile: cfg.Share(),
+		advMSS:  orDefault(cfg.AdvertisedMSS, mss),
+		pathMSS: mss,
+		scaling: cfg.WindowScaling,
+		sack:    cfg.SACK,
+		ecn:     cfg.ECN,
 	}
-	c.user.init(cfg)
 	c.user.pushed = cfg.ISS.Add(1)
 	c.snd.iss, c.snd.una, c.snd.small = cfg.ISS, cfg.ISS, cfg.ISS
 	c.snd.mss = min(mss, DefaultMSS)
@@ -182,8 +155,8 @@ func (c *Conn) init(now Time, cfg *Config) {
 	c.timers.init()
 	c.delack.init()
 	c.board.reset()
+	c.disorder, c.oddities, c.stats.Mishaps = &inOrder, &nothingOdd, &noMishaps
 	c.loss.init(cfg.ISS)
-	c.cfg.congestion = cfg.Congestion
 }
 
 // startCongestion begins congestion control once the segment size is agreed.
@@ -222,14 +195,14 @@ func (c *Conn) fail(err error) {
 		c.events |= EventError
 	}
 	c.releaseSend()
-	c.reasm.release()
+	c.noDisorder()
 	c.setState(StateClosed)
 }
 
 // finish ends the connection in good order.
 func (c *Conn) finish() {
 	c.releaseSend()
-	c.reasm.release()
+	c.noDisorder()
 	c.setState(StateClosed)
 }
 

@@ -2,14 +2,24 @@ package conn
 
 // Counters count events of one connection since it began. They only grow.
 type Counters struct {
-	SegsIn, SegsOut     uint64 // segments taken in, and put out
-	BytesAcked          uint64 // what the peer acknowledged
-	BytesReceived       uint64 // what was received in order
+	Traffic
+	Mishaps
+}
+
+// Traffic counts what every connection has.
+type Traffic struct {
+	SegsIn, SegsOut uint64 // segments taken in, and put out
+	BytesAcked      uint64 // what the peer acknowledged
+	BytesReceived   uint64 // what was received in order
+	Delivered       uint64 // segments that the peer is known to have, our SYN included
+	BytesDelivered  uint64 // what the peer is known to have, acknowledged or SACKed
+	BytesSent       uint64 // data sent, repetitions included
+}
+
+// Mishaps count what most connections never have.
+type Mishaps struct {
 	Reordered           uint64 // acknowledgements that told of an original that had been overtaken
-	Delivered           uint64 // segments that the peer is known to have, our SYN included
-	BytesDelivered      uint64 // what the peer is known to have, acknowledged or SACKed
-	BytesSent           uint64 // data sent, repetitions included
-	BytesRetransmitted  uint64 // of it, repetitions
+	BytesRetransmitted  uint64 // of BytesSent, repetitions
 	OutOfOrder          uint64 // segments that came before their turn
 	Retransmits         uint64 // segments sent again
 	Timeouts            uint64 // times the retransmission timer expired
@@ -27,8 +37,45 @@ type Counters struct {
 	ChallengeACKs       uint64
 }
 
-// Counters returns the connection's event counters. They belong to it.
-func (c *Conn) Counters() *Counters { return &c.stats }
+// counters are a connection's Counters, in as little memory as they need.
+type counters struct {
+	Traffic
+	*Mishaps
+}
+
+// noMishaps are those of all connections that have none. They are never written
+// to, which check verifies.
+var noMishaps Mishaps
+
+// count returns the mishaps to be written to.
+func (k *counters) count() *Mishaps {
+	if k.Mishaps == &noMishaps {
+		k.Mishaps = new(Mishaps)
+	}
+	return k.Mishaps
+}
+
+// Counters returns a copy of the connection's event counters.
+func (c *Conn) Counters() *Counters {
+	c.begun()
+	return &Counters{c.stats.Traffic, *c.stats.Mishaps}
+}
+
+// Mishaps returns those of the connection, which owns them; nil if there are none.
+func (c *Conn) Mishaps() *Mishaps {
+	if c.stats.Mishaps == &noMishaps {
+		return nil
+	}
+	return c.stats.Mishaps
+}
+
+// restore goes on from what there was.
+func (k *counters) restore(from *Counters) {
+	k.Traffic = from.Traffic
+	if from.Mishaps != (Mishaps{}) {
+		*k.count() = from.Mishaps
+	}
+}
 
 // list returns the counters in the order in which a snapshot has them, which
 // only grows.
@@ -43,14 +90,3 @@ func (k *Counters) list() [numCounters]*uint64 {
 }
 
 const numCounters = 24
-
-// Events is a number that changes with each of the rare events: not those that
-// every segment is.
-func (k *Counters) Events() (sum uint64) {
-	const first, end = 6, 22 // in the list: from BytesRetransmitted to ChallengeACKs
-	list := k.list()
-	for _, n := range list[first:end] {
-		sum += *n
-	}
-	return sum
-}

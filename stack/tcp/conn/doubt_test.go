@@ -78,6 +78,7 @@ func TestDoubtfulAcknowledgementInRecovery(t *testing.T) {
 // What the peer had once, and threw away, it may have again.
 func TestSACKedAgainAfterReneging(t *testing.T) {
 	var b scoreboard
+	b.reset()
 	b.sent(1, 0, 10_000, 1000)
 	block := []header.SACKBlock{{Start: 5000, End: 6000}}
 	d := b.expect()

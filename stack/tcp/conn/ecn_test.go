@@ -125,7 +125,8 @@ func TestTailLossProbeInCWR(t *testing.T) {
 		t.Fatalf("phase %d", s.c.loss.phase)
 	}
 	s.tick(s.now.Add(time.Second))
-	if n := s.c.Counters(); len(s.drain()) != 1 || n.TailLossProbes != 1 || n.Timeouts != 0 {
+	sent := len(s.drain())
+	if n := s.c.Counters(); sent != 1 || n.TailLossProbes != 1 || n.Timeouts != 0 {
 		t.Errorf("no probe before the timeout: %+v", *n)
 	}
 }

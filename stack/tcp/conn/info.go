@@ -79,12 +79,13 @@ func (c *Conn) Info(now Time) Info {
 	if c.frozen {
 		now = c.frozenAt
 	}
+	c.begun()
 	i := Info{
+		RTO:              c.rtt.timeout(&c.cfg),
 		State:            c.State(),
 		Frozen:           c.frozen,
 		RTT:              c.rtt.smoothed,
 		RTTVar:           c.rtt.variance,
-		RTO:              c.rtt.timeout(&c.cfg),
 		MinRTT:           c.rtt.min,
 		CongestionState:  uint8(c.loss.phase),
 		SndMSS:           c.segmentSize(),
@@ -115,7 +116,7 @@ func (c *Conn) Info(now Time) Info {
 		RACK:             c.rackInfo(),
 		ResentTS:         c.loss.resentTS,
 		Spurious:         c.loss.undone,
-		Counters:         c.stats,
+		Counters:         *c.Counters(),
 		Timestamps:       c.tstamp.on,
 		SACK:             c.cfg.sack,
 		WindowScaling:    c.cfg.scaling,

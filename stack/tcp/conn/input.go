@@ -137,7 +137,7 @@ func (c *Conn) checkSequence(now Time, s *Segment) DropReason {
 		return NotDropped
 	}
 	if verdict == DropOldData {
-		c.sacks.duplicate(s.Seq, s.End(), c.rcv.nxt)
+		c.duplicate(s.Seq, s.End())
 	}
 	if c.state == StateTimeWait && s.Has(header.TCPFlagFin|header.TCPFlagAck) && s.End() == c.rcv.nxt {
 		// "The only thing that can arrive in this state is a retransmission
@@ -274,8 +274,7 @@ func (c *Conn) takeFIN(now Time, s *Segment, fin seqnum.Value) {
 	}
 	c.rcv.fin = true
 	c.rcv.nxt++
-	c.reasm.release()
-	c.sacks.recent = nil
+	c.noDisorder()
 	c.oweAck()
 	c.events |= EventPeerClosed | EventReadable
 	switch c.state {

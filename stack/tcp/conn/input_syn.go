@@ -69,7 +69,7 @@ func (c *Conn) takeSYN(s *Segment) {
 	c.startTuning(window)
 	c.snd.wl1 = s.Seq
 	c.snd.mss = min(c.cfg.pathMSS, max(orDefault(o.MSS, DefaultMSS), minMSS))
-	if m := c.user.opts.MaxSegment; m != 0 {
+	if m := c.cfg.opts.MaxSegment; m != 0 {
 		c.snd.mss = min(c.snd.mss, m)
 	}
 	c.cfg.sack = c.cfg.sack && o.SACKPermitted
@@ -167,7 +167,7 @@ func (c *Conn) checkSYN(now Time, s *Segment) DropReason {
 			// Simultaneous open: the peer's SYN-ACK acknowledges our SYN.
 			c.establish(now, s)
 			if c.cfg.likeLinux {
-				c.sacks.duplicate(s.Seq, s.Seq.Add(1), c.rcv.nxt) // its SYN came twice
+				c.duplicate(s.Seq, s.Seq.Add(1)) // its SYN came twice
 			}
 			c.oweAck()
 			return NotDropped

@@ -150,12 +150,12 @@ func (c *Conn) enterRecovery(now Time, news int64) {
 		return
 	}
 	if c.cfg.sack {
-		c.stats.SACKRecoveries++
+		c.stats.count().SACKRecoveries++
 		if c.loss.tail.again {
-			c.stats.TailLossRecoveries++
+			c.stats.count().TailLossRecoveries++
 		}
 	} else {
-		c.stats.FastRecoveries++
+		c.stats.count().FastRecoveries++
 	}
 	c.loss.insist = c.classic()
 	c.reduce(now, phaseRecovery, cc.Loss, news)
@@ -212,15 +212,15 @@ func (c *Conn) reopen() {
 // SACK, one fast retransmission begins a recovery, and what follows it is not
 // called so.
 func (c *Conn) countRetransmit() {
-	c.stats.Retransmits++
+	c.stats.count().Retransmits++
 	switch c.loss.phase {
 	case phaseRecovery:
 		if !c.cfg.sack || !c.loss.counted {
-			c.stats.FastRetransmits++
+			c.stats.count().FastRetransmits++
 		}
 		c.loss.counted = true
 	case phaseLoss:
-		c.stats.SlowStartRetransmit++
+		c.stats.count().SlowStartRetransmit++
 	}
 }
 

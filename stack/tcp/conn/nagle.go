@@ -34,7 +34,7 @@ func (c *Conn) holdSmall() bool {
 	if c.corked() {
 		return !c.user.uncork
 	}
-	if c.user.opts.NoDelay {
+	if c.cfg.opts.NoDelay {
 		return false
 	}
 	return c.snd.una.LessThan(c.snd.small) && c.snd.small.LessThanEq(c.snd.nxt)
@@ -45,7 +45,7 @@ func (c *Conn) holdSmall() bool {
 // until the peer acknowledges something, as on Linux, where an acknowledgement
 // sends what is there.
 func (c *Conn) corked() bool {
-	return c.user.opts.Cork || c.user.more && c.user.moreAt == c.snd.una
+	return c.cfg.opts.Cork || c.user.more && c.user.moreAt == c.snd.una
 }
 
 // Push sends what is held back for want of a full segment (setting TCP_NODELAY,

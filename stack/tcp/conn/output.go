@@ -122,7 +122,7 @@ func (c *Conn) outputSYN(now Time, out *Segment) bool {
 
 // advertisedMSS is what our SYN asks the peer to send at most.
 func (c *Conn) advertisedMSS() uint16 {
-	return min(c.cfg.advMSS, orDefault(c.user.opts.MaxSegment, c.cfg.advMSS))
+	return min(c.cfg.advMSS, orDefault(c.cfg.opts.MaxSegment, c.cfg.advMSS))
 }
 
 // head fills in what every segment of a synchronized connection carries.
@@ -133,7 +133,7 @@ func (c *Conn) head(now Time, out *Segment, seq seqnum.Value) {
 	out.Window = c.advertise()
 	c.early.quiet = false
 	if out.Window == 0 {
-		c.stats.ZeroWindows++
+		c.stats.count().ZeroWindows++
 	}
 	c.options(now, &out.Options)
 	if c.ecn.echo {
@@ -151,6 +151,7 @@ func (c *Conn) options(now Time, o *Options) {
 	if c.reportsSACK() {
 		c.sacks.fill(o)
 		c.reasm.fillFIN(o)
+		c.tidy()
 	}
 }
 
@@ -412,7 +413,7 @@ func (c *Conn) retransmit(now Time, out *Segment, r *record) {
 	c.loss.prr.out += int64(size)
 	c.paced(now, int64(size))
 	c.stats.BytesSent += uint64(n)
-	c.stats.BytesRetransmitted += uint64(n)
+	c.stats.count().BytesRetransmitted += uint64(n)
 	c.snd.last = now // nobody idles who repeats (RFC 5681 section 4.1)
 	c.countRetransmit()
 	c.acknowledged(now, n > 0)

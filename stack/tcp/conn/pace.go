@@ -39,7 +39,7 @@ const (
 // pacing reports whether what is sent is paced. Before there is a round trip
 // there is no rate.
 func (c *Conn) pacing() bool {
-	return c.user.opts.Pacing && c.rtt.smoothed > 0 && c.cc != nil
+	return c.cfg.opts.Pacing && c.rtt.smoothed > 0 && c.cc != nil
 }
 
 // perRoundTrip is the pacing rate, in bytes for each smoothed round trip and

@@ -66,14 +66,14 @@ func (c *Conn) outputProbe(now Time, out *Segment) bool {
 // https://www.rfc-editor.org/rfc/rfc9293#section-3.8.4
 func (c *Conn) startKeepalive(now Time) {
 	c.timers.stop(timerKeepalive)
-	if k := &c.user.opts.Keepalive; k.On && c.state.Synchronized() && c.state != StateTimeWait {
+	if k := &c.cfg.opts.Keepalive; k.On && c.state.Synchronized() && c.state != StateTimeWait {
 		c.timers.set(timerKeepalive, now.Add(k.Idle))
 	}
 }
 
 // onKeepalive asks a silent peer whether it is there.
 func (c *Conn) onKeepalive(now Time) {
-	k := &c.user.opts.Keepalive
+	k := &c.cfg.opts.Keepalive
 	if !k.On {
 		return
 	}
@@ -95,7 +95,7 @@ func (c *Conn) onKeepalive(now Time) {
 		c.user.keepalives++
 		c.user.probed = now
 		c.owed.probe = keepaliveProbe
-		c.stats.KeepaliveProbes++
+		c.stats.count().KeepaliveProbes++
 		c.timers.set(timerKeepalive, now.Add(k.Interval))
 	}
 }
@@ -103,7 +103,7 @@ func (c *Conn) onKeepalive(now Time) {
 // keptTooLong reports whether the peer has left enough probes unanswered. A
 // user timeout overrides the count, as on Linux.
 func (c *Conn) keptTooLong(silent time.Duration, k *Keepalive) bool {
-	if t := c.user.opts.UserTimeout; t > 0 {
+	if t := c.cfg.opts.UserTimeout; t > 0 {
 		return silent >= t
 	}
 	return int(c.user.keepalives) >= k.Count

@@ -18,7 +18,7 @@ func (c *Conn) PathError(now Time, seq seqnum.Value, err error) DropReason {
 	if c.state == StateSynSent || c.state == StateSynReceived && (c.early.serves || c.cfg.likeLinux) {
 		c.fail(err)
 	}
-	c.soft = softError{now, err}
+	c.odd().soft = softError{now, err}
 	return NotDropped
 }
 
@@ -102,7 +102,7 @@ const (
 // suspectBlackHole makes segments smaller when full ones time out again and
 // again. https://www.rfc-editor.org/rfc/rfc4821#section-7.7
 func (c *Conn) suspectBlackHole(now Time) {
-	h, patience := &c.hole, blackHoleRetries
+	h, patience := c.hole, blackHoleRetries
 	again := h.tried
 	if again {
 		patience = trialRetries
@@ -111,10 +111,11 @@ func (c *Conn) suspectBlackHole(now Time) {
 		return
 	}
 	if h.full == 0 {
-		*h = blackHole{full: c.snd.mss}
+		h = blackHole{full: c.snd.mss}
 		if again {
 			h.retry = now.Add(blackHoleMemory)
 		}
+		c.odd().hole = h
 	}
 	c.snd.mss = max(min(c.snd.mss/2, baseMSS), floorMSS)
 	c.board.recut(uint32(c.segmentSize()))
@@ -126,7 +127,7 @@ func (c *Conn) tryFull(now Time) {
 	switch {
 	case c.loss.phase != phaseOpen:
 	case h.full != 0 && now >= h.retry:
-		c.snd.mss = min(h.full, c.cfg.pathMSS, orDefault(c.user.opts.MaxSegment, h.full))
+		c.snd.mss = min(h.full, c.cfg.pathMSS, orDefault(c.cfg.opts.MaxSegment, h.full))
 		*h = blackHole{tried: true, until: c.snd.nxt.Add(seqnum.Size(c.snd.mss))}
 	case h.tried && h.until.LessThanEq(c.snd.una):
 		h.tried = false
@@ -159,7 +160,7 @@ func (b *scoreboard) lose(i int) {
 // requeue puts what is lost and waits to be sent in order again: cutting has
 // put the tails last, and a peer without SACK can only use what comes in order.
 func (b *scoreboard) requeue() {
-	b.lost = b.lost[:0]
+	b.dig().lost = b.lost[:0]
 	for i := range b.recs {
 		if r := &b.recs[i]; r.is(recLost) && !r.is(recRtx) {
 			b.lost = append(b.lost, r.seq)

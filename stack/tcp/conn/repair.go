@@ -28,7 +28,8 @@ func (c *Conn) SetRepair(now Time, m repair.Mode) error {
 	switch {
 	case m == repair.On && !c.frozen:
 		c.frozen = true
-		c.frozenAt = now
+		c.begun()
+		c.odd().frozenAt = now
 	case m != repair.On && c.frozen:
 		c.thaw(now)
 		if m == repair.Off && c.state == StateEstablished {

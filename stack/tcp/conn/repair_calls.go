@@ -71,7 +71,10 @@ func (c *Conn) WriteQueue(now Time, q repair.Queue, p []byte) (int, error) {
 				c.deliver(&s)
 			}
 		})
-		c.sacks.advance(c.rcv.nxt, &c.reasm)
+		if c.disorder != &inOrder {
+			c.sacks.advance(c.rcv.nxt, &c.reasm)
+			c.tidy()
+		}
 		if c.rcv.adv.LessThan(c.rcv.nxt) {
 			c.rcv.adv = c.rcv.nxt
 		}
@@ -107,7 +110,8 @@ func (c *Conn) countAsSent(now Time, from, to seqnum.Value) {
 	for i := had; i < len(b.recs); i++ {
 		r := &b.recs[i]
 		r.flags |= recEver
-		b.rtxq = append(b.rtxq, rtx{r.seq, now})
+		h := b.dig()
+		h.rtxq = append(h.rtxq, rtx{r.seq, now})
 	}
 }
 

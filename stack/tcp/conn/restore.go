@@ -44,7 +44,7 @@ func (c *Conn) Restore(now Time, cfg *Config, s *repair.Snapshot) error {
 		return fmt.Errorf("%w: data in %s", repair.ErrState, s.State)
 	}
 	c.init(now, cfg)
-	c.frozen, c.frozenAt = true, now
+	c.frozen, c.odd().frozenAt = true, now
 	c.restoreState(s.State)
 	c.restoreCore(now, s)
 	if x := s.Extra; x != nil {
@@ -91,7 +91,8 @@ func (c *Conn) restoreCore(now Time, s *repair.Snapshot) {
 		}
 	}
 	c.user.finWanted = k.FINQueued && c.state == StateSynReceived
-	c.user.opts.NoDelay, c.user.opts.Cork = k.NoDelay, k.Cork
+	u := &c.change().opts
+	u.NoDelay, u.Cork = k.NoDelay, k.Cork
 	c.restoreOptions(k.Options)
 	c.cfg.ecn = false // which Linux cannot restore
 	c.tstamp.set(now, k.Timestamp, k.TimestampMicros)
@@ -134,7 +135,7 @@ func (c *Conn) restoreOptions(o repair.Options) {
 // restoreMSS takes the peer's segment size, as far as this path takes it.
 func (c *Conn) restoreMSS(mss uint16) {
 	c.snd.mss = min(c.cfg.pathMSS, max(orDefault(mss, DefaultMSS), minMSS))
-	if m := c.user.opts.MaxSegment; m != 0 {
+	if m := c.cfg.opts.MaxSegment; m != 0 {
 		c.snd.mss = min(c.snd.mss, m)
 	}
 }
@@ -175,7 +176,7 @@ func (c *Conn) mayRun(k timer) bool {
 	case timerPersist:
 		return c.state.Synchronized() && c.board.empty() && c.hasUnsent()
 	case timerKeepalive:
-		return c.state.Synchronized() && c.state != StateTimeWait && c.user.opts.Keepalive.On
+		return c.state.Synchronized() && c.state != StateTimeWait && c.cfg.opts.Keepalive.On
 	case timerDelayedACK, timerCork:
 		return c.state.Synchronized() && c.state != StateTimeWait
 	}
@@ -194,7 +195,7 @@ func (c *Conn) longest(k timer) time.Duration {
 	case timerCork:
 		return corkTime
 	case timerKeepalive:
-		return max(c.user.opts.Keepalive.Idle, c.user.opts.Keepalive.Interval)
+		return max(c.cfg.opts.Keepalive.Idle, c.cfg.opts.Keepalive.Interval)
 	}
 	return 2 * c.cfg.maxRTO // a tail loss probe, and the timeout after it
 }

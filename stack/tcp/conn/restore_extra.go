@@ -76,17 +76,19 @@ func (c *Conn) restoreExtra(now Time, x *repair.Extra) {
 	c.restoreRecords(x.Records)
 	c.restoreHeld(x)
 	c.owed.synSends = x.SYNSends
-	for i, at := range c.stats.list() {
+	var k Counters
+	for i, at := range k.list() {
 		if i < len(x.Counters) {
 			*at = x.Counters[i]
 		}
 	}
+	c.stats.restore(&k)
 }
 
 // restoreSocket takes the user's settings. A buffer's size is what the user or
 // auto-tuning made of it, within what this host allows.
 func (c *Conn) restoreSocket(o *repair.SocketOptions) {
-	u := &c.user.opts
+	u := &c.change().opts
 	u.Keepalive = Keepalive{
 		On:       o.Keepalive,
 		Idle:     min(o.KeepaliveIdle, maxAge),
@@ -131,6 +133,8 @@ func (c *Conn) restoreRecords(ends []uint32) {
 
 // restoreHeld takes the data that came before its turn.
 func (c *Conn) restoreHeld(x *repair.Extra) {
+	c.disordered()
+	defer c.tidy()
 	for i := range x.Held {
 		p := span{seq: seqnum.Value(x.Held[i].Seq)}
 		for _, piece := range x.Held[i].Data {
@@ -170,7 +174,7 @@ func (c *Conn) holds(start, end seqnum.Value) bool {
 // does not know gives its window to the one that it uses.
 func (c *Conn) restoreCongestion(now Time, g *repair.Congestion) {
 	if g.Name != "" {
-		c.cfg.congestion = g.Name
+		c.change().congestion = g.Name
 	}
 	if c.state == StateSynSent {
 		return // it begins when the segment size is agreed
@@ -180,7 +184,7 @@ func (c *Conn) restoreCongestion(now Time, g *repair.Congestion) {
 	if err != nil {
 		st.Name, st.Extra = cc.Default, nil
 		ctl, _ = cc.Restore(st, int64(now), c.segmentSize()) // which is always known
-		c.cfg.congestion = cc.Default
+		c.change().congestion = cc.Default
 	}
 	c.cc = ctl
 }
@@ -214,6 +218,9 @@ func (c *Conn) restoreSent(now Time, sent []repair.SentSegment) {
 // restore appends a record with whatever is known of it.
 func (b *scoreboard) restore(r record) {
 	b.recs = append(b.recs, r)
+	if r.flags != 0 {
+		b.dig()
+	}
 	switch {
 	case r.is(recSacked):
 		b.sacked.add(&r)

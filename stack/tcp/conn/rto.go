@@ -26,7 +26,7 @@ func (c *Conn) armRetransmit(now Time) {
 // the user's patience may end sooner (Linux tcp_clamp_rto_to_user_timeout).
 func (c *Conn) timeoutAt(now Time) Time {
 	at := now.Add(c.rtt.timeout(&c.cfg))
-	if t := c.user.opts.UserTimeout; t > 0 && c.loss.retries > 0 {
+	if t := c.cfg.opts.UserTimeout; t > 0 && c.loss.retries > 0 {
 		at = max(now, min(at, c.loss.stalled.Add(t)))
 	}
 	return at
@@ -47,7 +47,7 @@ func (c *Conn) onRTO(now Time) {
 		c.giveUp()
 		return
 	}
-	c.stats.Timeouts++
+	c.stats.count().Timeouts++
 	c.enterLoss(now)
 	c.rtt.backOff(&c.cfg)
 	c.loss.retries++
@@ -59,7 +59,7 @@ func (c *Conn) onRTO(now Time) {
 // closed its window but still answers is never given up.
 // https://www.rfc-editor.org/rfc/rfc9293#section-3.8.3
 func (c *Conn) givenUp(now Time) bool {
-	if t := c.user.opts.UserTimeout; t > 0 {
+	if t := c.cfg.opts.UserTimeout; t > 0 {
 		return now.Sub(c.loss.stalled) >= t
 	}
 	if c.snd.wnd == 0 && now.Sub(c.rcv.last) <= c.cfg.maxRTO && !c.burden() {
@@ -77,12 +77,12 @@ func (c *Conn) burden() bool {
 
 // onSYNTimeout repeats our SYN or SYN-ACK, or gives up.
 func (c *Conn) onSYNTimeout(now Time) {
-	late := c.user.opts.UserTimeout > 0 && now.Sub(c.loss.stalled) >= c.user.opts.UserTimeout
+	late := c.cfg.opts.UserTimeout > 0 && now.Sub(c.loss.stalled) >= c.cfg.opts.UserTimeout
 	if late || c.loss.retries >= c.cfg.synRetries {
 		c.giveUp()
 		return
 	}
-	c.stats.Timeouts++
+	c.stats.count().Timeouts++
 	c.loss.retries++
 	c.owed.syn = true
 }

@@ -52,7 +52,7 @@ func TestLeastRoundTripFollowsALongerPath(t *testing.T) {
 // maximum, doubles in between, and a sample ends its doubling.
 // https://www.rfc-editor.org/rfc/rfc6298#section-2 (2.4, 2.5), section 5 (5.5)
 func TestTimeoutBounds(t *testing.T) {
-	p := params{minRTO: DefaultMinRTO, maxRTO: DefaultMaxRTO}
+	p := params{Profile: &Profile{minRTO: DefaultMinRTO, maxRTO: DefaultMaxRTO}}
 	now := Time(time.Hour)
 	for _, tc := range []struct {
 		rtt, want time.Duration
@@ -88,7 +88,7 @@ func TestTimeoutBounds(t *testing.T) {
 
 // A steady round trip: RTTVAR goes to zero, and the minimum is what is left.
 func TestTimeoutOfASteadyPath(t *testing.T) {
-	p := params{minRTO: DefaultMinRTO, maxRTO: DefaultMaxRTO}
+	p := params{Profile: &Profile{minRTO: DefaultMinRTO, maxRTO: DefaultMaxRTO}}
 	var r rttState
 	for i := range 200 {
 		r.sample(Time(time.Hour).Add(time.Duration(i)*time.Second), 300*time.Millisecond)

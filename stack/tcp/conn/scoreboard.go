@@ -20,13 +20,7 @@ type scoreboard struct {
 	mem  fifo[record] // of recs
 	scan seqnum.Value // first transmissions before it have been judged
 
-	rtxq []rtx          // retransmissions under way, oldest first
-	lost []seqnum.Value // records to retransmit, in the order they were found lost
-
-	sacked, lostOut, rtxOut tally
-	high                    seqnum.Value            // the end of the highest record SACKed
-	reported                [maxSACKBlocks]seqRange // the blocks of the last acknowledgement
-	numReported             int
+	*holes
 }
 
 // record is one segment's worth of what was sent; a FIN is a record of one.
@@ -116,11 +110,8 @@ func (b *scoreboard) expect() delivery {
 const keptRecords = 16
 
 func (b *scoreboard) reset() {
-	if cap(b.rtxq) > keptRecords || cap(b.lost) > keptRecords {
-		b.rtxq, b.lost = nil, nil
-	}
 	recs := b.mem.empty(keptRecords)
-	*b = scoreboard{recs: recs, mem: b.mem, rtxq: b.rtxq[:0], lost: b.lost[:0]}
+	*b = scoreboard{recs: recs, mem: b.mem, holes: &noHoles}
 }
 
 func (b *scoreboard) empty() bool { return len(b.recs) == 0 }
@@ -268,6 +259,7 @@ func (b *scoreboard) sack(blk seqRange, d *delivery) (end seqnum.Value) {
 		}
 		b.note(r, d)
 		b.deliver(r, d)
+		b.dig()
 		r.flags |= recSacked
 		b.sacked.add(r)
 		if b.sacked.segs == 1 || b.high.LessThan(r.end()) {
@@ -280,6 +272,7 @@ func (b *scoreboard) sack(blk seqRange, d *delivery) (end seqnum.Value) {
 // markLost judges a record lost. If a retransmission of it was under way, that
 // is lost as well.
 func (b *scoreboard) markLost(r *record) {
+	b.dig()
 	if r.is(recRtx) {
 		b.rtxOut.sub(r)
 		r.flags &^= recRtx
@@ -298,6 +291,7 @@ func (b *scoreboard) markAll(renege bool) {
 	if renege {
 		b.retract()
 	}
+	b.dig()
 	b.lost, b.rtxq = b.lost[:0], b.rtxq[:0]
 	for i := range b.recs {
 		if r := &b.recs[i]; !r.is(recSacked) {
@@ -318,7 +312,7 @@ func (b *scoreboard) retract() {
 			b.markLost(r)
 		}
 	}
-	b.numReported = 0 // it may say so again
+	b.dig().numReported = 0 // it may say so again
 }
 
 // unmarkAll takes every judgement of loss back; all will be judged anew.
@@ -326,7 +320,7 @@ func (b *scoreboard) unmarkAll() {
 	for i := range b.recs {
 		b.unlose(&b.recs[i])
 	}
-	b.lost = b.lost[:0]
+	b.dig().lost = b.lost[:0]
 	if len(b.recs) > 0 {
 		b.scan = b.recs[0].seq
 	}
@@ -347,6 +341,7 @@ func (b *scoreboard) nextLost() *record {
 
 // resent notes that a record was retransmitted.
 func (b *scoreboard) resent(now Time, r *record) {
+	b.dig()
 	r.sent = now
 	r.flags |= recEver
 	if r.is(recLost) && !r.is(recRtx) {

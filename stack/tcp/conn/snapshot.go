@@ -108,8 +108,8 @@ func (c *Conn) readCore(now Time, r *Record) {
 
 		Timestamp:       c.tstamp.value(now),
 		TimestampMicros: c.tstamp.micros,
-		NoDelay:         c.user.opts.NoDelay,
-		Cork:            c.user.opts.Cork,
+		NoDelay:         c.cfg.opts.NoDelay,
+		Cork:            c.cfg.opts.Cork,
 	}
 	if queued.Size() > 0 {
 		queued.Release()
@@ -188,7 +188,8 @@ func (c *Conn) readExtra(now Time, s *Record) {
 	x.Socket = c.readSocket()
 	x.SYNSends = c.owed.synSends
 	x.Passive, x.Orphan, x.ReadShut = c.passive, c.userGone, c.user.readShut
-	for i, n := range c.stats.list() {
+	k := c.Counters()
+	for i, n := range k.list() {
 		s.counters[i] = *n
 	}
 	x.Counters = s.counters[:]
@@ -196,7 +197,7 @@ func (c *Conn) readExtra(now Time, s *Record) {
 
 // readSocket reads the user's settings, as far as they are the connection's.
 func (c *Conn) readSocket() repair.SocketOptions {
-	o := &c.user.opts
+	o := &c.cfg.opts
 	return repair.SocketOptions{
 		Keepalive:         o.Keepalive.On,
 		KeepaliveIdle:     o.Keepalive.Idle,

@@ -25,7 +25,7 @@ func (c *Conn) space(n int) int {
 		return c.linuxSpace(n, false)
 	}
 	n = min(n, c.sendq.space())
-	if low := c.user.opts.NotSentLowat; low > 0 {
+	if low := c.cfg.opts.NotSentLowat; low > 0 {
 		n = min(n, int(max(low+int64(c.sendable())-int64(c.unsent()), 0)))
 	}
 	return n
@@ -105,7 +105,7 @@ func (c *Conn) linuxSpace(n int, write bool) int {
 
 // linuxFree is sk_stream_memory_free for what is queued and of it unsent.
 func (c *Conn) linuxFree(queued, unsent, goal seqnum.Size) bool {
-	if low := c.user.opts.NotSentLowat; low > 0 && int64(unsent) >= low {
+	if low := c.cfg.opts.NotSentLowat; low > 0 && int64(unsent) >= low {
 		return false
 	}
 	return linuxMemory(queued, goal) < c.sendq.max
@@ -124,7 +124,7 @@ func (c *Conn) WriteReady() bool {
 }
 
 func (c *Conn) roomToWake() bool {
-	if low := c.user.opts.NotSentLowat; low > 0 && 2*int64(c.unsent()) >= low {
+	if low := c.cfg.opts.NotSentLowat; low > 0 && 2*int64(c.unsent()) >= low {
 		return false
 	}
 	used := c.sendq.size()

@@ -146,6 +146,7 @@ func TestSubtleScanStale(t *testing.T) {
 		drop = true
 		end := total + 30<<20
 		w.bulkRun(func() bool { fill(); return total > end })
+		c = w.a.c.Counters()
 		t.Logf("rack %v: total %d emptied %d counters %+v", rack, total, emptied, *c)
 		if c.Timeouts != before || c.SACKRecoveries == 0 {
 			t.Errorf("RACK %v: one loss after 2 GiB: %d timeouts, %d recoveries; scan %d una %d", rack, c.Timeouts-before, c.SACKRecoveries, w.a.c.board.scan, w.a.c.snd.una)

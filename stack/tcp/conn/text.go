@@ -43,7 +43,7 @@ func (c *Conn) takeText(now Time, s *Segment) DropReason {
 func (c *Conn) trim(s *Segment) DropReason {
 	if s.Seq.LessThan(c.rcv.nxt) {
 		have := s.Seq.Size(c.rcv.nxt)
-		c.sacks.duplicate(s.Seq, c.rcv.nxt, c.rcv.nxt)
+		c.duplicate(s.Seq, c.rcv.nxt)
 		if have > s.DataLen() {
 			have = s.DataLen()
 		}
@@ -76,6 +76,7 @@ func (c *Conn) takeInOrder(now Time, s *Segment) {
 	c.rcv.nxt = c.rcv.nxt.Add(n)
 	if c.reasm.hasFIN && c.reasm.fin.LessThan(c.rcv.nxt) {
 		c.reasm.hasFIN = false // data came where it was said to stand
+		c.tidy()
 	}
 	c.deliver(s)
 	if c.reasm.empty() {
@@ -86,6 +87,7 @@ func (c *Conn) takeInOrder(now Time, s *Segment) {
 		c.deliver(s)
 	}
 	c.sacks.advance(c.rcv.nxt, &c.reasm)
+	c.tidy()
 	// https://www.rfc-editor.org/rfc/rfc5681#section-4.2 : "SHOULD send an
 	// immediate ACK when it receives a segment that fills in all or part of a
 	// gap".
@@ -107,8 +109,10 @@ const minReassembly = 64 << 10
 func (c *Conn) takeOutOfOrder(now Time, s *Segment) DropReason {
 	verdict := NotDropped
 	fin := s.End() - 1
+	c.disordered()
+	defer c.tidy()
 	if s.DataLen() != 0 {
-		c.stats.OutOfOrder++
+		c.stats.count().OutOfOrder++
 		if !c.reasm.tidy(&s.Payload, max(c.recvq.max, minReassembly)) {
 			c.oweDuplicate()
 			return DropOfoQueuePrune
@@ -121,7 +125,7 @@ func (c *Conn) takeOutOfOrder(now Time, s *Segment) DropReason {
 		if c.cfg.sack {
 			c.sacks.add(r.start, r.end)
 			if r.dupStart != r.dupEnd {
-				c.sacks.duplicate(r.dupStart, r.dupEnd, c.rcv.nxt)
+				c.duplicate(r.dupStart, r.dupEnd)
 			}
 		}
 	}

@@ -88,12 +88,12 @@ func (c *Conn) probeRecovery() {
 	}
 	c.loss.tail = tailLoss{active: true, end: c.snd.nxt}
 	c.loss.insist = true
-	c.stats.TailLossProbes++
+	c.stats.count().TailLossProbes++
 }
 
 // probed notes that the probe was sent.
 func (c *Conn) probed(again bool) {
-	c.stats.TailLossProbes++
+	c.stats.count().TailLossProbes++
 	c.loss.tail = tailLoss{active: true, again: again, end: c.snd.nxt}
 }
 
@@ -116,7 +116,7 @@ func (c *Conn) tailAcked(now Time, ack seqnum.Value, dsack, news, empty bool) {
 	repaired := t.again && !dsack && t.end.LessThan(ack)
 	if t.again && !dsack && !t.counted {
 		t.counted = true // it most likely was one; what it costs is for what follows to tell
-		c.stats.SACKRecoveries++
+		c.stats.count().SACKRecoveries++
 	}
 	if t.again && !dsack && !empty && !repaired {
 		return // not known yet

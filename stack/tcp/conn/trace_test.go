@@ -200,7 +200,7 @@ func TestClosedWindowStopsRetransmissions(t *testing.T) {
 func TestRACKTakesTheOthersOfADelivery(t *testing.T) {
 	tr := newTrace(t, 10)
 	tr.want("nothing before the probe", tr.sent(), nil)
-	tr.c.user.opts.Keepalive.On = false
+	tr.c.change().opts.Keepalive.On = false
 	for !slices.Contains(tr.sent(), 0) && tr.c.Counters().TailLossProbes == 0 {
 		if !tr.tick(tr.now.Add(time.Second)) {
 			t.Fatal("no probe")

@@ -67,9 +67,9 @@ func (c *Conn) waitForOthers(now Time) {
 // undo restores the congestion window and forgets the losses.
 func (c *Conn) undo(now Time) {
 	if c.loss.phase == phaseLoss {
-		c.stats.SpuriousTimeouts++
+		c.stats.count().SpuriousTimeouts++
 	} else {
-		c.stats.SpuriousRecoveries++
+		c.stats.count().SpuriousRecoveries++
 	}
 	c.cc.Undo(int64(now))
 	c.loss.undone = true

@@ -12,7 +12,6 @@ import (
 
 // userState is what the user has asked for.
 type userState struct {
-	opts       UserOptions
 	finWanted  bool         // the sending side was shut during the handshake
 	readShut   bool         // the receiving side is shut: an empty queue is the end
 	more       bool         // the last Write said that another follows
@@ -25,15 +24,10 @@ type userState struct {
 	probed     Time         // when the last left
 }
 
-func (u *userState) init(cfg *Config) {
-	*u = userState{opts: cfg.Options}
-	u.opts.Keepalive = u.opts.Keepalive.normal()
-}
-
 // clamp is the user's bound on the window.
 func (c *Conn) clamp() seqnum.Size {
-	if c.user.opts.Clamp > 0 {
-		return seqnum.Size(c.user.opts.Clamp)
+	if c.cfg.opts.Clamp > 0 {
+		return seqnum.Size(c.cfg.opts.Clamp)
 	}
 	return maxWindow
 }
@@ -254,18 +248,20 @@ func (c *Conn) abort() {
 // to be used again.
 func (c *Conn) Release() {
 	c.recvq.release()
-	c.reasm.release()
+	c.noDisorder()
 	c.releaseSend()
 }
 
 // Options returns the user's settings.
-func (c *Conn) Options() UserOptions { return c.user.opts }
+func (c *Conn) Options() UserOptions { return c.begun().opts }
 
 // SetOptions changes the user's settings.
 func (c *Conn) SetOptions(now Time, o UserOptions) {
-	old := c.user.opts
+	old := c.begun().opts
 	o.Keepalive = o.Keepalive.normal()
-	c.user.opts = o
+	if o != old {
+		c.change().opts = o
+	}
 	if o.Keepalive != old.Keepalive {
 		c.user.keepalives = 0
 		c.startKeepalive(now)
@@ -312,7 +308,7 @@ func (c *Conn) SetCongestion(now Time, name string) error {
 	if c.cc == nil {
 		_, err := cc.New(name, DefaultMSS)
 		if err == nil {
-			c.cfg.congestion = name
+			c.change().congestion = name
 		}
 		return err
 	}
@@ -324,10 +320,13 @@ func (c *Conn) SetCongestion(now Time, name string) error {
 }
 
 // SetSYNRetries changes how often a SYN or SYN-ACK is sent again.
-func (c *Conn) SetSYNRetries(n int) { c.cfg.synRetries = orDefault(n, DefaultSYNRetries) }
+func (c *Conn) SetSYNRetries(n int) { c.change().synRetries = orDefault(n, DefaultSYNRetries) }
 
 // SetTimeWait changes how long TIME-WAIT lasts, and how long an unused
 // connection stays in FIN-WAIT-2 (negative: not at all).
 func (c *Conn) SetTimeWait(timeWait, finWait2 time.Duration) {
-	c.cfg.timeWait, c.cfg.finWait2 = timeWait, finWait2
+	if p := c.begun(); p.timeWait != timeWait || p.finWait2 != finWait2 {
+		own := c.change()
+		own.timeWait, own.finWait2 = timeWait, finWait2
+	}
 }

@@ -57,7 +57,7 @@ func (c *Conn) advertise() uint16 {
 // offer is the window the buffer has room for, in whole units of the scale.
 func (c *Conn) offer() seqnum.Size {
 	free := c.recvq.space()
-	if clamp := c.user.opts.Clamp; clamp != 0 {
+	if clamp := c.cfg.opts.Clamp; clamp != 0 {
 		free = min(free, seqnum.Size(clamp))
 	}
 	free = min(free, maxUnscaledWindow<<c.rcv.wscale)

@@ -1,0 +1,22 @@
+package conn
+
+// oddities are what few connections ever meet. They are made when the first
+// happens.
+type oddities struct {
+	frozenAt Time // since when the connection is in repair mode
+	soft     softError
+	hole     blackHole
+	limits   answerLimits
+}
+
+// nothingOdd is what all connections have that have met none. It is never
+// written to, which check verifies.
+var nothingOdd oddities
+
+// odd returns the connection's oddities to be written to.
+func (c *Conn) odd() *oddities {
+	if c.oddities == &nothingOdd {
+		c.oddities = new(oddities)
+	}
+	return c.oddities
+}
