@@ -5,6 +5,7 @@ import (
 	"io"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -250,5 +251,52 @@ func TestIDs(t *testing.T) {
 		if e.ID() == 0 || i > 0 && list[i-1].ID() >= e.ID() {
 			t.Errorf("ID #%d = %d, not in order", i, e.ID())
 		}
+	}
+}
+
+// muteClock is a clock in virtual time whose timers are not heard while it is
+// mute, as on a machine that is too busy for them.
+type muteClock struct {
+	*faketime.ManualClock
+	mute atomic.Bool
+}
+
+// AfterFunc implements tcpip.Clock.
+func (c *muteClock) AfterFunc(d time.Duration, f func()) tcpip.Timer {
+	return c.ManualClock.AfterFunc(d, func() {
+		if !c.mute.Load() {
+			f()
+		}
+	})
+}
+
+// TIME-WAIT is over when its time is, whether or not its timer has been heard:
+// what comes then finds no connection.
+func TestTimeWaitEndsInTime(t *testing.T) {
+	clock := &muteClock{ManualClock: faketime.NewManualClock()}
+	w := &wire{t: t, clock: clock.ManualClock, link: channel.New(1000, 1500, ""), ports: [2]uint16{7, 5000}}
+	w.stack = newStack(t, w.link, 0, clock)
+	t.Cleanup(func() {
+		w.stack.Destroy()
+		w.link.Close()
+	})
+	ep, iss := w.open()
+	ep.Close()
+	w.want(header.TCPFlagFin | header.TCPFlagAck)
+	w.inject(segment{seq: peerISN + 1, ack: iss + 1, flags: header.TCPFlagFin | header.TCPFlagAck, window: 65535}, nil)
+	w.want(header.TCPFlagAck)
+	if got := ep.EndpointState(); got != tcp.StateTimeWait {
+		t.Fatalf("state %s, want TIME-WAIT", got)
+	}
+	clock.mute.Store(true)
+	late := segment{seq: peerISN + 1, ack: iss + 1, flags: header.TCPFlagFin | header.TCPFlagAck, window: 65535}
+	clock.Advance(tcp.DefaultTCPTimeWaitTimeout - time.Second)
+	w.inject(late, nil)
+	w.want(header.TCPFlagAck) // and it begins anew
+	clock.Advance(tcp.DefaultTCPTimeWaitTimeout)
+	w.inject(late, nil)
+	w.want(header.TCPFlagRst)
+	if got := ep.EndpointState(); got != tcp.StateClose {
+		t.Errorf("state %s, want CLOSED", got)
 	}
 }

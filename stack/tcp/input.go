@@ -157,7 +157,7 @@ func (e *Endpoint) input(now conn.Time, p *packet) {
 	switch {
 	case p.icmp != nil:
 		e.inputICMP(now, p)
-	case !e.started || !e.place.registered || e.conn.State() == conn.StateClosed:
+	case !e.started || !e.place.registered || e.conn.State() == conn.StateClosed || e.waitedOut(now):
 		// It found the endpoint while there was a connection, which has ended
 		// since. Its tuple may mean something to another endpoint.
 		o := e.forOthers()
@@ -174,6 +174,17 @@ func (e *Endpoint) input(now conn.Time, p *packet) {
 // that its next hop is there. The cache wants to know every few seconds, and
 // sets a timer each time.
 const confirmInterval = time.Second
+
+// waitedOut reports whether TIME-WAIT is over, though the timer that ends it has
+// yet to be heard: then it ends now. Any other timer comes second to a packet,
+// which may be what it waits for. e.mu is held.
+func (e *Endpoint) waitedOut(now conn.Time) bool {
+	if e.conn.State() != conn.StateTimeWait || e.conn.Deadline() > now {
+		return false
+	}
+	e.conn.Tick(now)
+	return e.conn.State() == conn.StateClosed
+}
 
 // inputConn gives a segment to the connection. e.mu is held.
 func (e *Endpoint) inputConn(now conn.Time, p *packet) {
