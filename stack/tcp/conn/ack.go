@@ -214,10 +214,18 @@ func (c *Conn) sampleRTT(now Time, s *Segment, d *delivery, advanced, dsack bool
 	switch {
 	case d.sampled && !d.repeated:
 		c.rtt.sample(at, at.Sub(d.sample))
+		return
 	case advanced && c.tstamp.on && s.Options.HasTS && s.Options.TSEcr != 0 && d.fresh:
 		if rtt, ok := c.tstamp.elapsed(at, s.Options.TSEcr); ok && !c.lateEcho(at, s, d, dsack) {
 			c.rtt.sample(at, rtt)
+			return
 		}
+	}
+	if d.sampled && c.loss.phase == phaseOpen {
+		// A tail loss probe was sent, perhaps because the path has become longer.
+		// The next waits for as long as this took, or no flight would ever end
+		// without one, and give a sample.
+		c.rtt.latest = max(at.Sub(d.sample), minRTT)
 	}
 }
 

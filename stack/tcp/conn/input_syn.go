@@ -1,6 +1,8 @@
 package conn
 
 import (
+	"time"
+
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
 
@@ -15,6 +17,7 @@ func (c *Conn) synSent(now Time, s *Segment) DropReason {
 	if ack && (s.Ack.LessThanEq(c.snd.iss) || c.snd.nxt.LessThan(s.Ack)) {
 		if !s.Has(header.TCPFlagRst) {
 			c.oweResetFor(s)
+			c.trySYNAgain(now)
 		}
 		return DropInvalidAckSequence
 	}
@@ -47,6 +50,19 @@ func (c *Conn) synSent(now Time, s *Segment) DropReason {
 	c.oweFirstAck(now)
 	c.takeSYNACKData(now, s)
 	return NotDropped
+}
+
+// resetDelay gives a reset time to end a half-open connection of the peer's
+// before our SYN goes again (Linux TCP_TIMEOUT_MIN).
+const resetDelay = 2 * time.Millisecond
+
+// trySYNAgain sends our SYN again soon, if it was sent once: what answered it
+// is a connection that the peer has from before, and will not have any more.
+// https://www.rfc-editor.org/rfc/rfc9293#section-3.5.1
+func (c *Conn) trySYNAgain(now Time) {
+	if c.loss.retries == 0 && c.owed.synSends > 0 {
+		c.timers.set(timerRTO, min(c.timers.at[timerRTO], now.Add(resetDelay)))
+	}
 }
 
 // foreignEcho reports whether a segment that answers our SYN echoes a timestamp

@@ -36,15 +36,22 @@ func TestLeastRoundTripIsOfLate(t *testing.T) {
 
 // So it is on a connection.
 func TestLeastRoundTripFollowsALongerPath(t *testing.T) {
-	w := established(t)
-	w.pump(w.a, noise(20_000, 1), time.Minute)
-	w.delay = 50 * time.Millisecond
-	for range 40 {
-		w.run(10*time.Second, nil)
-		w.pump(w.a, noise(2000, 2), time.Minute)
-	}
-	if got := w.a.c.Info(w.now).MinRTT; got != 100*time.Millisecond {
-		t.Errorf("least round trip %v on a path of 100ms, of 20ms long ago", got)
+	for _, stamps := range []bool{true, false} {
+		w := established(t, func(a, _ *Config) { a.Timestamps = stamps })
+		w.pump(w.a, noise(20_000, 1), time.Minute)
+		w.delay = 50 * time.Millisecond
+		for range 40 {
+			w.run(10*time.Second, nil)
+			w.pump(w.a, noise(2000, 2), time.Minute)
+		}
+		i := w.a.c.Info(w.now)
+		if i.MinRTT != 100*time.Millisecond {
+			t.Errorf("timestamps %v: least round trip %v on a path of 100ms, of 20ms long ago", stamps, i.MinRTT)
+		}
+		// The first flight must think that it is lost; the others know better.
+		if n := i.Counters.TailLossProbes; n > 3 {
+			t.Errorf("timestamps %v: %d needless probes of 40 flights", stamps, n)
+		}
 	}
 }
 
