@@ -39,12 +39,13 @@ func main() {
 		return
 	}
 	opts, err := parse(os.Args[1:])
-	if err == nil {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
-		defer stop()
-		err = compare(ctx, opts)
-	}
 	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	if err := compare(ctx, opts); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -81,6 +82,12 @@ func parse(args []string) (*options, error) {
 		if o.quick {
 			o.duration = 50 * time.Millisecond
 		}
+	}
+	// Not only when everything has been measured.
+	if info, err := os.Stat(o.out); err != nil {
+		return nil, fmt.Errorf("-out: %w", err)
+	} else if !info.IsDir() {
+		return nil, fmt.Errorf("-out: %s is not a directory", o.out)
 	}
 	var err error
 	if o.only, err = regexp.Compile(*only); err != nil {

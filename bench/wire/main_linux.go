@@ -44,6 +44,11 @@ func main() {
 }
 
 func run(p plan, write string) error {
+	if write != "" { // not only when everything has been measured
+		if _, err := readSection(write); err != nil {
+			return err
+		}
+	}
 	table, short, err := p.run(os.Stderr)
 	if err != nil {
 		return err

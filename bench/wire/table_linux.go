@@ -104,29 +104,46 @@ func (p plan) measure(log io.Writer, group []cell, medians [][numPairings]float6
 // heading begins the section that the table belongs to.
 const heading = "## Over an impaired wire\n"
 
-// writeSection replaces the table of the section.
-func writeSection(file, table string) error {
+// section is a file cut at the table of our section.
+type section struct{ before, after string }
+
+func readSection(file string) (s section, err error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return err
+		return s, err
 	}
-	before, section, ok := strings.Cut(string(b), heading)
+	before, rest, ok := strings.Cut(string(b), heading)
 	if !ok {
-		return fmt.Errorf("%s has no section %q", file, strings.TrimSpace(heading))
+		return s, fmt.Errorf("%s has no section %q", file, strings.TrimSpace(heading))
 	}
-	begin := strings.Index(section, "\n| ")
+	begin := strings.Index(rest, "\n| ")
 	if begin < 0 {
-		return fmt.Errorf("%s: the section %q has no table", file, strings.TrimSpace(heading))
+		return s, fmt.Errorf("%s: the section %q has no table", file, strings.TrimSpace(heading))
 	}
 	begin++
 	end := begin
-	for strings.HasPrefix(section[end:], "|") {
-		n := strings.IndexByte(section[end:], '\n')
+	for strings.HasPrefix(rest[end:], "|") {
+		n := strings.IndexByte(rest[end:], '\n')
 		if n < 0 {
-			end = len(section)
+			end = len(rest)
 			break
 		}
 		end += n + 1
 	}
-	return os.WriteFile(file, []byte(before+heading+section[:begin]+table+section[end:]), 0o644)
+	return section{before + heading + rest[:begin], rest[end:]}, nil
+}
+
+// writeSection replaces the table of the section. The file is never half
+// written.
+func writeSection(file, table string) error {
+	s, err := readSection(file)
+	if err != nil {
+		return err
+	}
+	next := file + ".new"
+	if err := os.WriteFile(next, []byte(s.before+table+s.after), 0o644); err != nil {
+		os.Remove(next)
+		return err
+	}
+	return os.Rename(next, file)
 }

@@ -55,7 +55,7 @@ func Run(ctx context.Context, w io.Writer, opts Options) error {
 		status, ran, err := netlab.Enter(ctx, w, os.Stderr)
 		switch {
 		case ran:
-			return childStatus(w, &Result{Link: LinkTAP}, status)
+			return childStatus(ctx, w, &Result{Link: LinkTAP}, status)
 		case err != nil && netlab.Usable() != nil:
 			why = err
 		}
@@ -90,14 +90,14 @@ func choose(link string) (why, err error) {
 
 // childStatus turns the exit status of the demo in its namespaces, which has
 // reported for itself if it could, into an error.
-func childStatus(w io.Writer, r outcome, status int) error {
+func childStatus(ctx context.Context, w io.Writer, r outcome, status int) error {
 	switch status {
 	case 0:
 		return nil
 	case 1:
 		return ErrFailed
 	}
-	return report(w, r, fmt.Errorf("the process inside the namespaces ended with status %d", status))
+	return report(w, r, unlessEnded(ctx, fmt.Errorf("the process inside the namespaces ended with status %d", status)))
 }
 
 // run runs the demo on a link that is possible.

@@ -157,13 +157,13 @@ func TestFailureIsReported(t *testing.T) {
 
 func TestChildStatus(t *testing.T) {
 	var out bytes.Buffer
-	if err := childStatus(&out, &Result{}, 0); err != nil || out.Len() > 0 {
+	if err := childStatus(context.Background(), &out, &Result{}, 0); err != nil || out.Len() > 0 {
 		t.Errorf("status 0: %v, %q", err, out.String())
 	}
-	if err := childStatus(&out, &Result{}, 1); !errors.Is(err, ErrFailed) || out.Len() > 0 {
+	if err := childStatus(context.Background(), &out, &Result{}, 1); !errors.Is(err, ErrFailed) || out.Len() > 0 {
 		t.Errorf("status 1: %v, %q", err, out.String())
 	}
-	if err := childStatus(&out, &Result{}, 137); !errors.Is(err, ErrFailed) || !strings.Contains(lastLine(t, out.Bytes()).Reason, "137") {
+	if err := childStatus(context.Background(), &out, &Result{}, 137); !errors.Is(err, ErrFailed) || !strings.Contains(lastLine(t, out.Bytes()).Reason, "137") {
 		t.Errorf("status 137: %v, %q", err, out.String())
 	}
 }

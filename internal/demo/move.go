@@ -70,7 +70,7 @@ func RunMoves(ctx context.Context, w io.Writer, opts MoveOptions) error {
 		status, ran, err := netlab.Enter(ctx, w, os.Stderr)
 		switch {
 		case ran:
-			return childStatus(w, r, status)
+			return childStatus(ctx, w, r, status)
 		case err != nil && netlab.Usable() != nil:
 			return report(w, r, err)
 		}
