@@ -216,7 +216,10 @@ func (c *Conn) Endpoint() *tcp.Endpoint { return c.ep }
 // Info describes the connection now.
 func (c *Conn) Info() ConnInfo { return c.stack.connInfo(c.ep) }
 
-// SetRepair freezes (repair.On) or thaws the connection.
+// SetRepair freezes (repair.On) or thaws the connection: repair.Off has the
+// peer asked where it stands, repair.OffNoProbe has not. When it returns from
+// repair.On nothing more is sent, nothing that arrives is taken, and no timer
+// acts. The error wraps syscall.ENOTCONN or syscall.EINVAL (no such mode).
 func (c *Conn) SetRepair(m repair.Mode) error {
 	return c.opErr("set", setRepair(c.ep, m))
 }

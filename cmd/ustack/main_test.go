@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -150,6 +151,17 @@ func TestPrintConns(t *testing.T) {
 	want := []string{"3", "ESTABLISHED", "(frozen)", "10.0.0.2:7", "[fd00::1]:40000", "5", "9", "1.5ms", "14480", "3"}
 	if got := strings.Fields(lines[1]); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// All keys of the JSON are of one style.
+func TestJSONKeys(t *testing.T) {
+	var out bytes.Buffer
+	if err := printJSON(&out, []any{daemon.Conn{}, daemon.Status{Services: []daemon.ServiceStatus{{}}}}); err != nil {
+		t.Fatal(err)
+	}
+	if bad := regexp.MustCompile(`"[^"]*[A-Z][^"]*":`).FindAllString(out.String(), -1); bad != nil {
+		t.Errorf("keys: %v", bad)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tcprepair/ustack/stack"
+	"github.com/tcprepair/ustack/stack/tcp/cc"
 )
 
 // The control socket speaks HTTP with JSON bodies:
@@ -37,7 +38,7 @@ type Conn struct {
 	MinRTTMicros int64  `json:"min_rtt_us"`
 	RTOMicros    int64  `json:"rto_us"`
 	Cwnd         int64  `json:"cwnd"`
-	Ssthresh     int64  `json:"ssthresh"`
+	Ssthresh     int64  `json:"ssthresh,omitempty"` // 0: none yet
 	Congestion   string `json:"congestion"`
 	SndMSS       int    `json:"snd_mss"`
 	RcvMSS       int    `json:"rcv_mss"`
@@ -57,6 +58,9 @@ type Conn struct {
 
 // newConn copies what the stack says.
 func newConn(i stack.ConnInfo) Conn {
+	if i.Ssthresh == cc.Unlimited {
+		i.Ssthresh = 0 // more than JSON's numbers are good for
+	}
 	return Conn{
 		ID: i.ID, Local: i.Local, Remote: i.Remote, State: i.State.String(), Frozen: i.Frozen,
 		Unread: i.Unread, Unsent: i.Unsent, InFlight: i.InFlight,

@@ -42,11 +42,14 @@ type Socket interface {
 	// and not acknowledged; of those, never sent. FINs are not counted.
 	Queued() (unread, unacked, unsent int, err error)
 
+	// Options is what the two sides agreed on in the handshake, and the peer's
+	// MSS.
 	Options() (Options, error)
 	// SetOptions is TCP_REPAIR_OPTIONS. ErrInvalid outside repair;
 	// ErrPermission unless ESTABLISHED with nothing sent yet; ErrTooBig for a
 	// scale above MaxScale.
 	SetOptions(Options) error
+	// Window is both windows, in bytes. ErrPermission outside repair.
 	Window() (Window, error)
 	// SetWindow is TCP_REPAIR_WINDOW. ErrPermission outside repair; ErrInvalid
 	// if MaxWindow is below SndWnd, SndWl1 after RCV.NXT plus RcvWnd, or
@@ -62,6 +65,7 @@ type Socket interface {
 	// conflicts, and without a SYN: the state is ESTABLISHED at once.
 	// ErrAddrInUse if there is a connection with the same ends.
 	Bind(local netip.AddrPort) error
+	// Connect: see Bind.
 	Connect(remote netip.AddrPort) error
 
 	// Close ends the socket; in repair without a FIN or a RST.
@@ -73,6 +77,7 @@ type Socket interface {
 // Snapshot freezes, with the connections that wait in it, unless it fails.
 type Snapshotter interface {
 	Socket
+	// Snapshot reads a frozen Socket out. What it returns is the caller's.
 	Snapshot() (*Snapshot, error)
 }
 
@@ -80,6 +85,7 @@ type Snapshotter interface {
 // SetRepair, such as sending what was never sent.
 type Resumer interface {
 	Socket
+	// Resume thaws; the mode is Off or OffNoProbe.
 	Resume(Mode) error
 }
 
@@ -93,6 +99,7 @@ type Factory interface {
 // state. The Socket it returns is frozen. After an error nothing has changed.
 type Restorer interface {
 	Factory
+	// Restore sets the Snapshot down, which stays the caller's.
 	Restore(*Snapshot) (Socket, error)
 }
 

@@ -6,6 +6,7 @@ import "fmt"
 // primitives needs it for data that has never been sent.
 type Sender interface {
 	Socket
+	// Write takes what there is room for.
 	Write([]byte) (int, error)
 	// CloseWrite queues a FIN behind what was written.
 	CloseWrite() error

@@ -314,7 +314,8 @@ func (e *Endpoint) adopt(snap *repair.Snapshot, device tcpip.NICID) {
 	e.writeShut = snap.FINQueued
 }
 
-// Reserve implements repair.Reserver.
+// Reserve implements repair.Reserver. A tombstone gives way, and is there again
+// for the rest of its life if the reservation ends without having been filled.
 func (f *RepairFactory) Reserve(flow repair.Flow, hold int, lifetime time.Duration) (repair.Reservation, error) {
 	return f.keep(flow, false, hold, lifetime)
 }
