@@ -41,8 +41,7 @@ func (s *Stack) Bury(id uint64) error {
 	if !ep.Frozen() {
 		return fmt.Errorf("%w: %d", ErrNotFrozen, id)
 	}
-	ep.Close()
-	return nil
+	return ep.Repair().Close()
 }
 
 // Restore sets a connection down, in the state it was in. It is frozen:

@@ -78,6 +78,23 @@ func TestMove(t *testing.T) {
 	}
 }
 
+// A connection that its user has closed is buried, too.
+func TestBuryOrphan(t *testing.T) {
+	s := newLoopback(t)
+	client, _ := s.pair(t, "127.0.0.1")
+	id := client.ID()
+	client.Close()
+	if _, err := s.Checkpoint(id); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Bury(id); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Checkpoint(id); !errors.Is(err, ErrNoConn) {
+		t.Errorf("after it was buried: %v, want %v", err, ErrNoConn)
+	}
+}
+
 func TestRestoreRefusesListener(t *testing.T) {
 	s := newLoopback(t)
 	if _, err := s.Restore(&repair.Snapshot{Core: repair.Core{State: repair.StateListen}}); !errors.Is(err, repair.ErrState) {

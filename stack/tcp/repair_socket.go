@@ -278,9 +278,17 @@ func (r *RepairSocket) Connect(remote netip.AddrPort) error {
 }
 
 // Close implements repair.Socket: Endpoint.Close, which leaves a tombstone
-// where a frozen connection was.
+// where a frozen connection was. It also ends a frozen connection that its user
+// has closed before, and that was still delivering what was written.
 func (r *RepairSocket) Close() error {
-	r.e.Close()
+	r.e.do(func(now conn.Time) {
+		if e := r.e; e.userGone && e.started && e.conn.Frozen() {
+			e.entomb()
+			e.conn.Abort(now)
+		} else {
+			e.close(now)
+		}
+	})
 	return nil
 }
 
