@@ -111,7 +111,35 @@ func describeExtra(line func(name, format string, args ...any), e *repair.Extra)
 		}
 		line("held", "%d bytes before their turn, in %d places", n, len(e.Held))
 	}
+	if ip := e.IP; ip != (repair.IPSettings{}) {
+		line("IP", "%s", ipText(&ip))
+	}
 	for _, timer := range e.Timers {
 		line("timer", "%v in %v", timer.Kind, timer.Left.Round(time.Millisecond))
 	}
+}
+
+// ipText says what the user has chosen of IP.
+func ipText(ip *repair.IPSettings) string {
+	var words []string
+	if ip.TTL != 0 {
+		words = append(words, fmt.Sprintf("TTL %d", ip.TTL))
+	}
+	if ip.TOS != 0 {
+		words = append(words, fmt.Sprintf("TOS %#x", ip.TOS))
+	}
+	switch ip.MTUDiscovery {
+	case repair.MTUDiscoveryDefault, repair.MTUDiscoveryWant:
+	case repair.MTUDiscoveryDont, repair.MTUDiscoveryInterface, repair.MTUDiscoveryOmit:
+		words = append(words, "no path MTU discovery")
+	default:
+		words = append(words, "never fragmented")
+	}
+	if ip.Device != "" {
+		words = append(words, "bound to "+ip.Device)
+	}
+	if len(words) == 0 {
+		return "the host's"
+	}
+	return strings.Join(words, ", ")
 }

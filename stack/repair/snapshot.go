@@ -170,7 +170,7 @@ type Extra struct {
 
 	Congestion Congestion    `wire:"3"`
 	RTT        RTT           `wire:"4"`
-	Sent       []SentSegment `wire:"5"`      // the scoreboard: all that is in flight, in order; not of a SYN
+	Sent       []SentSegment `wire:"5"`      // the scoreboard: all that is in flight but a SYN, in order
 	Held       []Span        `wire:"6"`      // data that arrived before its turn, in order and joined
 	EarlyFIN   *uint32       `wire:"7,recv"` // where the peer's FIN stands that came before its turn
 
@@ -204,6 +204,19 @@ type Extra struct {
 	Records []uint32 `wire:"24"`
 
 	IP IPSettings `wire:"25"`
+	// FastOpen is about data before the handshake is over.
+	FastOpen FastOpen `wire:"26"`
+}
+
+// FastOpen is where TCP Fast Open (RFC 7413) stands. The data itself is in the
+// queues: of a client what went with its SYN, of a server what came with the
+// peer's, and its answer.
+type FastOpen struct {
+	Serves bool `wire:"1"` // a server took the SYN's data: data flows in SYN-RECEIVED
+	Asks   bool `wire:"2"` // a client takes data on the SYN-ACK
+	More   bool `wire:"3"` // the user will write at once when the handshake is over
+	Quiet  bool `wire:"4"` // the peer knows our window from our SYN-ACK only
+	Taken  bool `wire:"5"` // all of the SYN's data was taken
 }
 
 // IPSettings are what the user wants of the layer below. Zeros leave it to the
@@ -384,6 +397,8 @@ type SocketOptions struct {
 	// NotSentLowat is TCP_NOTSENT_LOWAT, bytes.
 	NotSentLowat int64 `wire:"14"`
 	Pacing       bool  `wire:"15"` // spread what is sent over the round trip
+	// FastOpenBacklog is a listener's TCP_FASTOPEN.
+	FastOpenBacklog int `wire:"16"`
 }
 
 // TimerKind names a timer.

@@ -67,6 +67,7 @@ func (l *listener) snapshot() (*repair.Snapshot, error) {
 		UserTimeout:       u.UserTimeout,
 		MaxSegment:        u.MaxSegment,
 		WindowClamp:       u.Clamp,
+		FastOpenBacklog:   e.settings.fastOpenBacklog,
 	}
 	s.Extra.IP = e.ipSettings()
 	return s, nil
@@ -111,6 +112,7 @@ func (f *RepairFactory) restoreListener(p *protocol, snap *repair.Snapshot) (rep
 	backlog := 1
 	if x := snap.Extra; x != nil {
 		*user = listenerOptions(*user, &x.Socket)
+		e.change().fastOpenBacklog = max(x.Socket.FastOpenBacklog, 0)
 		e.change().setIP(net, &x.IP)
 		e.ownOptions().SetBindToDevice(int32(device(f.Stack, x)))
 		backlog = int(min(x.Backlog, 1<<16))
@@ -136,7 +138,10 @@ func (f *RepairFactory) restoreListener(p *protocol, snap *repair.Snapshot) (rep
 			return nil, err
 		}
 		c.passive = true
-		if c.conn.State() == conn.StateSynReceived {
+		switch {
+		case c.conn.Early():
+			c.earlyOf = l
+		case c.conn.State() == conn.StateSynReceived:
 			c.embryo = l
 		}
 		l.queue.restore(c)
@@ -166,9 +171,12 @@ func (q *acceptQueue) restore(e *Endpoint) {
 	defer q.mu.Unlock()
 	if e.embryo != nil {
 		q.insert(e, false)
-	} else {
-		q.ready = append(q.ready, e)
+		return
 	}
+	if e.earlyOf != nil {
+		q.early++
+	}
+	q.ready = append(q.ready, e)
 }
 
 // discard ends a frozen listener that was not to be.

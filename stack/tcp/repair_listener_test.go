@@ -274,3 +274,69 @@ func TestRestoreListenerUndone(t *testing.T) {
 		t.Errorf("read %q, %s", b.String(), tcpipErr(err))
 	}
 }
+
+// A connection that data came with before its handshake was over (RFC 7413)
+// moves with the listener that it waits in, and counts there.
+func TestMoveEarly(t *testing.T) {
+	w := newWire(t)
+	if err := tcp.SetTuning(w.stack, tcp.Tuning{FastOpen: tcp.FastOpenServer | tcp.FastOpenServerNoCookie}); err != nil {
+		t.Fatal(err)
+	}
+	l, _ := listenEndpoint(t, w.stack, families[0], 0, w.ports[0], 5)
+	if err := l.SetFastOpenBacklog(1); err != nil {
+		t.Fatal(tcpipErr(err))
+	}
+	syn := segment{seq: peerISN, flags: header.TCPFlagSyn, window: 65535, payload: "early"}
+	w.inject(syn, nil)
+	answer := w.want(header.TCPFlagSyn | header.TCPFlagAck)
+	if answer.ack != peerISN+6 {
+		t.Fatalf("the data was not taken: acknowledged up to %d", answer.ack)
+	}
+	snap, err := repair.Checkpoint(l.Repair())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(snap.Children) != 1 || snap.Children[0].State != repair.StateSynReceived {
+		t.Fatalf("children %+v", snap.Children)
+	}
+	l.Close()
+	w.quiet("after closing a frozen listener")
+	sock, err := repair.Restore(w.factory(), snap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved := sock.(*tcp.RepairSocket).Endpoint()
+	defer moved.Close()
+	if err := repair.Resume(sock, repair.OffNoProbe); err != nil {
+		t.Fatal(err)
+	}
+	w.quiet("thawed without a probe")
+	// There is room for one, and it is taken.
+	first := w.ports[1]
+	w.ports[1]++
+	w.inject(syn, nil)
+	if s := w.want(header.TCPFlagSyn | header.TCPFlagAck); s.ack != peerISN+1 {
+		t.Errorf("the data of another was taken: acknowledged up to %d", s.ack)
+	}
+	w.ports[1] = first
+	c, _, terr := moved.Accept(nil)
+	if terr != nil {
+		t.Fatal(tcpipErr(terr))
+	}
+	defer c.Close()
+	var b bytes.Buffer
+	if _, err := c.Read(&b, tcpip.ReadOptions{}); err != nil || b.String() != "early" {
+		t.Errorf("read %q, %s", b.String(), tcpipErr(err))
+	}
+	w.inject(segment{seq: peerISN + 6, ack: answer.seq + 1, flags: header.TCPFlagAck, window: 65535, payload: " and late"}, nil)
+	if st := c.(*tcp.Endpoint).EndpointState(); st != tcp.StateEstablished {
+		t.Errorf("in %s", st)
+	}
+	w.want(header.TCPFlagAck)
+	// The handshake is over: there is room for another.
+	w.ports[1] += 2
+	w.inject(syn, nil)
+	if s := w.want(header.TCPFlagSyn | header.TCPFlagAck); s.ack != peerISN+6 {
+		t.Errorf("the data of one after it was not taken: acknowledged up to %d", s.ack)
+	}
+}

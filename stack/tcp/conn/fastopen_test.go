@@ -2,10 +2,14 @@ package conn
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"testing"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"github.com/tcprepair/ustack/stack/repair"
 )
 
 var cookie = &FastOpen{Cookie: []byte{1, 2, 3, 4, 5, 6, 7, 8}}
@@ -121,16 +125,88 @@ func TestFastOpenSYNLost(t *testing.T) {
 	}
 }
 
-// With data in its handshake a connection cannot be carried away.
-func TestFastOpenSnapshot(t *testing.T) {
+// A connection with data in its handshake is carried away, at either end, and
+// nothing is lost: whether the server takes the data of the SYN or not, and
+// whether its answer arrives or not. A server's needs the extra part for that.
+func TestFastOpenMoves(t *testing.T) {
+	for _, tc := range []struct{ server, core, accepts, lost bool }{
+		{false, false, true, false}, {false, false, true, true}, {false, false, false, false}, {false, false, false, true},
+		{false, true, true, false}, {false, true, true, true}, {false, true, false, false}, {false, true, false, true},
+		{true, false, true, false}, {true, false, true, true},
+	} {
+		t.Run(fmt.Sprintf("%+v", tc), func(t *testing.T) {
+			w := newWorld(t)
+			client, server := w.a, w.b
+			if tc.server { // a is the one that is moved
+				client, server = w.b, w.a
+			}
+			cc, cs := testConfig(issA), testConfig(issB)
+			cc.FastOpen, cc.SYNData = cookie, 1000
+			client.c.Connect(w.now, &cc)
+			client.wrote = noise(700, 1)
+			if n, err := client.c.WriteSYN(bytes.NewReader(client.wrote), 700, false); n != 700 || err != nil {
+				t.Fatal(n, err)
+			}
+			var syn Segment
+			if !client.c.Output(w.now, &syn) || syn.DataLen() != 700 {
+				t.Fatalf("first %s", syn.String())
+			}
+			w.now = w.now.Add(w.delay)
+			if !tc.server {
+				w.move(w.a, testConfig(5), tc.core)
+			}
+			cs.Early = tc.accepts
+			server.c.Accept(w.now, &cs, &syn)
+			if tc.accepts {
+				server.write(w, noise(5000, 2))
+			}
+			if tc.lost {
+				w.fate = func(*host, *Segment) (time.Duration, int) { return 0, 0 }
+			}
+			w.settle(server)
+			if tc.server {
+				server.write(w, noise(300, 3)) // which is never sent before the move
+				w.move(w.a, testConfig(5), false)
+				if got := w.a.c.Unread(); got != 700 || !w.a.c.Early() {
+					t.Fatalf("%d bytes unread, early: %t", got, w.a.c.Early())
+				}
+			}
+			w.carryOn(repair.Off)
+		})
+	}
+}
+
+// Before its SYN with data has left a connection cannot be carried away, nor set
+// down if it says that it has not, nor if it is not said how the data came.
+func TestFastOpenSnapshotRefused(t *testing.T) {
 	w := newWorld(t)
 	ca := testConfig(issA)
 	ca.SYNData = 1000
 	w.a.c.Connect(w.now, &ca)
 	w.a.c.WriteSYN(newBytes(300), 300, false)
-	w.settle(w.a)
-	w.a.c.SetRepair(w.now, 1)
-	if _, err := w.a.c.Snapshot(w.now, nil); err == nil {
-		t.Error("it was read out")
+	w.a.c.SetRepair(w.now, repair.On)
+	if _, err := w.a.c.Snapshot(w.now, nil); err != repair.ErrState {
+		t.Errorf("%v, want %v", err, repair.ErrState)
 	}
+	w.a.c.SetRepair(w.now, repair.Off)
+	w.settle(w.a)
+	w.a.c.SetRepair(w.now, repair.On)
+	snap, err := w.a.c.Snapshot(w.now, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := func(what string) {
+		t.Helper()
+		var c Conn
+		cfg := testConfig(1)
+		if err := c.Restore(w.now, &cfg, snap); !errors.Is(err, repair.ErrState) {
+			t.Errorf("%s: %v, want %v", what, err, repair.ErrState)
+		}
+	}
+	snap.Extra.SYNSends = 0
+	refused("a SYN that never left")
+	snap.State, snap.Extra.SYNSends = StateSynReceived, 1
+	refused("data of no Fast Open")
+	snap.Extra = nil
+	refused("data of nobody knows what")
 }

@@ -40,8 +40,8 @@ func (c *Conn) Restore(now Time, cfg *Config, s *repair.Snapshot) error {
 	if err := s.ValidateConnection(); err != nil {
 		return err
 	}
-	if !s.State.Synchronized() && (s.SendQueue.Len() > 0 || s.RecvQueue.Len() > 0) {
-		return fmt.Errorf("%w: data in %s", repair.ErrState, s.State)
+	if err := checkHandshake(s); err != nil {
+		return err
 	}
 	c.init(now, cfg)
 	c.frozen, c.odd().frozenAt = true, now
@@ -64,6 +64,23 @@ func (c *Conn) Restore(now Time, cfg *Config, s *repair.Snapshot) error {
 	}
 	c.ensureTimers(now)
 	c.events |= EventReadable | EventWritable
+	return nil
+}
+
+// checkHandshake refuses data before the handshake is over, unless it is known
+// how it came to be there (RFC 7413).
+func checkHandshake(s *repair.Snapshot) error {
+	sending, x := s.SendQueue.Len() > 0, s.Extra
+	known := true
+	switch s.State {
+	case StateSynSent:
+		known = !sending || x == nil || x.SYNSends > 0
+	case StateSynReceived:
+		known = !sending && s.RecvQueue.Len() == 0 || x != nil && x.FastOpen.Serves && x.SYNSends > 0
+	}
+	if !known {
+		return fmt.Errorf("%w: data in %s", repair.ErrState, s.State)
+	}
 	return nil
 }
 
@@ -225,12 +242,13 @@ func (c *Conn) ensureTimers(now Time) {
 // restoreSYN says where our SYN is. Without a timer it waits to be sent.
 func (c *Conn) restoreSYN(now Time) {
 	sent := c.owed.synSends > 0
-	if sent {
-		c.snd.nxt = c.snd.iss.Add(1)
-	} else {
+	if !sent {
 		c.snd.nxt = c.snd.iss
 	}
 	c.owed.syn = !c.timers.running(timerRTO)
+	if c.owed.syn && !c.board.empty() {
+		c.timers.set(timerRTO, now.Add(InitialRTO)) // as long as data is in flight
+	}
 	if sent && !c.owed.syn {
 		c.owed.synSent = c.timers.at[timerRTO].Add(-min(InitialRTO<<min(c.loss.retries, 16), c.cfg.maxRTO))
 	}

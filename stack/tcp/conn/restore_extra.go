@@ -76,6 +76,7 @@ func (c *Conn) restoreExtra(now Time, x *repair.Extra) {
 	c.restoreRecords(x.Records)
 	c.restoreHeld(x)
 	c.owed.synSends = x.SYNSends
+	c.restoreFastOpen(&x.FastOpen)
 	var k Counters
 	for i, at := range k.list() {
 		if i < len(x.Counters) {
@@ -83,6 +84,22 @@ func (c *Conn) restoreExtra(now Time, x *repair.Extra) {
 		}
 	}
 	c.stats.restore(&k)
+}
+
+// restoreFastOpen takes what matters of Fast Open until the handshake is over. A
+// cookie that has not left yet is not worth it.
+func (c *Conn) restoreFastOpen(f *repair.FastOpen) {
+	e := &c.early
+	e.taken = f.Taken
+	if c.state.Synchronized() {
+		return
+	}
+	e.asks, e.more = f.Asks, f.More
+	e.serves = f.Serves && c.state == StateSynReceived && c.owed.synSends > 0
+	e.quiet = f.Quiet && e.serves
+	if e.serves {
+		c.snd.una = c.snd.iss.Add(1) // as when the SYN-ACK left
+	}
 }
 
 // restoreSocket takes the user's settings. A buffer's size is what the user or
@@ -194,12 +211,16 @@ func (c *Conn) restoreCongestion(now Time, g *repair.Congestion) {
 func (c *Conn) restoreSent(now Time, sent []repair.SentSegment) {
 	b := &c.board
 	if len(sent) == 0 {
-		if c.state.Synchronized() {
-			c.countAsSent(now, c.snd.una, c.snd.nxt)
+		from := c.snd.una
+		if from == c.snd.iss && !c.state.Synchronized() {
+			from++ // our SYN is not on the scoreboard
+		}
+		if c.state.Synchronized() || from.LessThan(c.snd.nxt) {
+			c.countAsSent(now, from, c.snd.nxt)
 		}
 		return
 	}
-	b.scan = c.snd.una
+	b.scan = seqnum.Value(sent[0].Seq)
 	b.recs = slices.Grow(b.recs, len(sent))
 	for _, s := range sent {
 		b.restore(record{seq: seqnum.Value(s.Seq), size: s.Len, flags: recordFlags(s.Flags), sent: now.before(s.Age)})

@@ -219,19 +219,3 @@ func TestRestoreOrphan(t *testing.T) {
 		t.Errorf("the peer was not reset: %s, %v", w.b.c.State(), w.b.c.Err())
 	}
 }
-
-// Data on a SYN that is unanswered cannot be moved, and says so.
-func TestSnapshotRefusesFastOpen(t *testing.T) {
-	w := newWorld(t)
-	cfg := testConfig(1000)
-	cfg.FastOpen, cfg.SYNData = &FastOpen{Cookie: []byte("biscuits")}, 1000
-	w.a.c.Connect(w.now, &cfg)
-	if n, err := w.a.c.WriteSYN(bytes.NewReader([]byte("early")), 5, false); n != 5 || err != nil {
-		t.Fatal(n, err)
-	}
-	w.settle(w.a)
-	w.a.c.SetRepair(w.now, repair.On)
-	if _, err := w.a.c.Snapshot(w.now, nil); err != repair.ErrState {
-		t.Errorf("%v, want %v", err, repair.ErrState)
-	}
-}

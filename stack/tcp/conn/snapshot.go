@@ -44,16 +44,16 @@ func (r *Record) release() {
 // Snapshot reads a frozen connection out: everything but its addresses, which
 // the caller fills in. The queues refer to the connection's memory, which stays
 // as it is whatever becomes of the connection. Outside repair mode the error is
-// repair.ErrPermission; without a connection, or with data in its handshake, it is
-// repair.ErrState. r is where the Snapshot is; nil makes one.
+// repair.ErrPermission; without a connection, or with a SYN that carries data and has not left yet, it
+// is repair.ErrState. r is where the Snapshot is; nil makes one.
 func (c *Conn) Snapshot(now Time, r *Record) (*repair.Snapshot, error) {
 	switch {
 	case c.State() == StateClosed || c.state == StateListen:
 		return nil, repair.ErrState
 	case !c.frozen:
 		return nil, repair.ErrPermission
-	case !c.state.Synchronized() && (c.early.serves || c.sendq.size() > 0):
-		return nil, repair.ErrState // data before the handshake is over (RFC 7413)
+	case !c.state.Synchronized() && c.owed.synSends == 0 && (c.early.serves || c.sendq.size() > 0):
+		return nil, repair.ErrState // our SYN is about to leave, with data (RFC 7413)
 	}
 	if r == nil {
 		r = new(Record)
@@ -114,7 +114,7 @@ func (c *Conn) readCore(now Time, r *Record) {
 	if queued.Size() > 0 {
 		queued.Release()
 	}
-	if c.state.Synchronized() {
+	if c.state.Synchronized() || c.owed.synSends > 0 {
 		s.Unsent = int(c.unsent())
 	}
 	if c.rcv.fin {
@@ -187,6 +187,8 @@ func (c *Conn) readExtra(now Time, s *Record) {
 	x.PathMSS = c.cfg.pathMSS
 	x.Socket = c.readSocket()
 	x.SYNSends = c.owed.synSends
+	e := &c.early
+	x.FastOpen = repair.FastOpen{Serves: e.serves, Asks: e.asks, More: e.more, Quiet: e.quiet, Taken: e.taken}
 	x.Passive, x.Orphan, x.ReadShut = c.passive, c.userGone, c.user.readShut
 	k := c.Counters()
 	for i, n := range k.list() {
