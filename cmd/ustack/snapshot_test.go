@@ -30,6 +30,7 @@ func aConnection() *repair.Snapshot {
 			RTT:        repair.RTT{Smoothed: 1500 * time.Microsecond},
 			Sent:       []repair.SentSegment{{Seq: 1000, Len: 4, Flags: repair.SegmentSACKed}},
 			Timers:     []repair.Timer{{Kind: repair.TimerRetransmit, Left: 201 * time.Millisecond}},
+			IP:         repair.IPSettings{TTL: 17, TOS: 0x48, MTUDiscovery: repair.MTUDiscoveryDont, Device: "eth7"},
 		},
 	}
 }
@@ -78,6 +79,7 @@ func TestSnapshotShow(t *testing.T) {
 		"from 1000, 10 bytes not acknowledged, 6 of them never sent", "ours 65536 from 1990, the peer's 30000, at most 60000",
 		"MSS 1460, window scale 7 and 9, SACK, timestamps at 5000 ms, no delay", "cubic, window 14600 bytes, no threshold",
 		"1.5ms, varies by", "segments: 1, received out of order: 1, lost: 0", "retransmit in 201ms",
+		"TTL 17, TOS 0x48, no path MTU discovery, bound to eth7",
 		"0.0.0.0:80", "5, waiting: 1", "CLOSE-WAIT, the peer's FIN is received",
 	} {
 		if !strings.Contains(out, want) {
