@@ -38,6 +38,7 @@ func (c *Conn) ack(now Time, s *Segment) {
 	if !advanced {
 		c.countDuplicate(s, windowed || changed, &d)
 	}
+	c.loss.heard = s.Window
 	c.sampleRTT(now, s, &d, advanced, dsack)
 	empty := !advanced && !windowed && d.bytes == 0 && s.Len() == 0 && s.Options.NumSACK == 0
 	c.tailAcked(now, s.Ack, dsack, d.bytes > 0, empty)

@@ -24,6 +24,7 @@ type lossState struct {
 	point   seqnum.Value // SND.NXT when the phase began: it ends when this is acknowledged
 	held    bool         // nothing beyond point was acknowledged since (RFC 6582's recover)
 	dupAcks uint32       // duplicate acknowledgements in a row, without SACK
+	heard   uint16       // the window field of the last acknowledgement; 0: there was none
 	retries int          // retransmission timeouts since anything was acknowledged
 	stalled Time         // since when the oldest segment has been waiting
 

@@ -19,7 +19,8 @@ const fewInFlight = 16
 // https://www.rfc-editor.org/rfc/rfc5681#section-2 (DUPLICATE ACKNOWLEDGMENT)
 // https://www.rfc-editor.org/rfc/rfc6937#section-2 (DeliveredData)
 func (c *Conn) countDuplicate(s *Segment, windowed bool, d *delivery) {
-	if c.cfg.sack || windowed || c.board.empty() || s.Len() != 0 || c.loss.phase == phaseLoss {
+	changed := c.loss.heard != 0 && s.Window != c.loss.heard
+	if c.cfg.sack || windowed || changed || c.board.empty() || s.Len() != 0 || c.loss.phase == phaseLoss {
 		return
 	}
 	if c.loss.dupAcks < uint32(len(c.board.recs)) {

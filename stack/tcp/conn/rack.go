@@ -42,7 +42,7 @@ func (k *rackState) update(now Time, d *delivery, least time.Duration) {
 	if !last.valid {
 		return
 	}
-	k.rtt = max(now.Sub(last.at), minRTT)
+	k.rtt = now.Sub(last.at)
 	if !k.last.valid || last.after(k.last.at, k.last.end) {
 		k.last = last
 	}
@@ -100,8 +100,8 @@ func (c *Conn) detectRACK(now Time) {
 	}
 	limit := k.rtt + c.reorderWindow()
 	judge := func(r *record) (done bool) {
-		if !k.last.after(r.sent, r.end()) {
-			return false
+		if !k.last.after(r.sent, r.end()) || r.is(recRtx) && r.sent == k.last.at && int32(r.nth-k.last.nth) > 0 {
+			return false // what was repeated in the tick of an original, but after it, is not late
 		}
 		if wait := r.sent.Add(limit).Sub(now); wait > 0 {
 			if at := now.Add(wait); at < c.timers.at[timerReorder] {

@@ -21,6 +21,7 @@ type scoreboard struct {
 	scan seqnum.Value // first transmissions before it have been judged
 
 	*holes
+	sends uint32 // transmissions so far
 }
 
 // record is one segment's worth of what was sent; a FIN is a record of one.
@@ -28,7 +29,8 @@ type record struct {
 	seq   seqnum.Value
 	size  uint32
 	flags recordFlags
-	sent  Time // last transmission
+	nth   uint32 // which transmission the last was
+	sent  Time   // when
 }
 
 func (r *record) end() seqnum.Value         { return r.seq.Add(seqnum.Size(r.size)) }
@@ -63,6 +65,7 @@ func (t *tally) sub(r *record) { t.bytes -= int64(r.size); t.segs-- }
 type moment struct {
 	at    Time
 	end   seqnum.Value
+	nth   uint32 // which transmission it was; 0: not known
 	valid bool
 }
 
@@ -111,7 +114,7 @@ const keptRecords = 16
 
 func (b *scoreboard) reset() {
 	recs := b.mem.empty(keptRecords)
-	*b = scoreboard{recs: recs, mem: b.mem, holes: &noHoles}
+	*b = scoreboard{recs: recs, mem: b.mem, holes: &noHoles, sends: b.sends}
 }
 
 func (b *scoreboard) empty() bool { return len(b.recs) == 0 }
@@ -121,9 +124,10 @@ func (b *scoreboard) sent(now Time, seq seqnum.Value, n, mss uint32) {
 	if len(b.recs) == 0 {
 		b.scan = seq // what it was may be half the sequence space away
 	}
+	b.sends++
 	for n > 0 {
 		size := min(n, mss)
-		b.recs = b.mem.push(b.recs, record{seq: seq, size: size, sent: now})
+		b.recs = b.mem.push(b.recs, record{seq: seq, size: size, sent: now, nth: b.sends})
 		seq = seq.Add(seqnum.Size(size))
 		n -= size
 	}
@@ -222,7 +226,7 @@ func (b *scoreboard) deliver(r *record, d *delivery) {
 	if !r.is(recEver) && (!d.sampled || d.sample < r.sent) {
 		d.sample, d.sampled = r.sent, true
 	}
-	m := moment{r.sent, r.end(), true}
+	m := moment{r.sent, r.end(), r.nth, true}
 	if !d.last.after(m.at, m.end) {
 		d.last, d.lastEver = m, r.is(recEver)
 	}
@@ -342,7 +346,8 @@ func (b *scoreboard) nextLost() *record {
 // resent notes that a record was retransmitted.
 func (b *scoreboard) resent(now Time, r *record) {
 	b.dig()
-	r.sent = now
+	b.sends++
+	r.sent, r.nth = now, b.sends
 	r.flags |= recEver
 	if r.is(recLost) && !r.is(recRtx) {
 		r.flags |= recRtx
