@@ -52,14 +52,27 @@ var handlers map[string]handler
 
 func init() {
 	handlers = map[string]handler{
-		"socket": doSocket, "bind": doBind, "listen": doListen, "accept": doAccept, "accept4": doAccept,
-		"connect": doConnect, "close": doClose, "shutdown": doShutdown,
-		"read": doRead, "recv": doRecv, "recvfrom": doRecv, "readv": doReadv, "recvmsg": doRecvmsg,
-		"write": doWrite, "send": doSend, "sendto": doSend, "writev": doWritev, "sendmsg": doSendmsg,
-		"getsockopt": doGetsockopt, "setsockopt": doSetsockopt,
-		"getsockname": doGetsockname, "getpeername": doGetpeername,
-		"fcntl": doFcntl, "ioctl": doIoctl, "poll": doPoll,
+		"socket": doSocket, "bind": onSocket(doBind), "listen": onSocket(doListen), "accept": doAccept, "accept4": doAccept,
+		"connect": onSocket(doConnect), "close": doClose, "shutdown": onSocket(doShutdown),
+		"read": onSocket(doRead), "recv": onSocket(doRecv), "recvfrom": onSocket(doRecv),
+		"readv": onSocket(doReadv), "recvmsg": onSocket(doRecvmsg),
+		"write": onSocket(doWrite), "send": onSocket(doSend), "sendto": onSocket(doSend),
+		"writev": onSocket(doWritev), "sendmsg": onSocket(doSendmsg),
+		"getsockopt": onSocket(doGetsockopt), "setsockopt": onSocket(doSetsockopt),
+		"getsockname": onSocket(doGetsockname), "getpeername": onSocket(doGetpeername),
+		"fcntl": onSocket(doFcntl), "ioctl": onSocket(doIoctl), "poll": doPoll,
 		"epoll_create": doEpollCreate, "epoll_create1": doEpollCreate, "epoll_ctl": doEpollCtl, "epoll_wait": doEpollWait,
+	}
+}
+
+// onSocket is a system call whose first argument is a socket.
+func onSocket(h func(r *runner, c *call, s *sock) outcome) handler {
+	return func(r *runner, c *call) outcome {
+		s, e := r.sock(c, 0)
+		if e != "" {
+			return failed(e)
+		}
+		return h(r, c, s)
 	}
 }
 

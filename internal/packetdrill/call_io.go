@@ -14,30 +14,18 @@ func isNull(e Expr) bool {
 }
 
 // doRead is read(fd, buffer, length).
-func doRead(r *runner, c *call) outcome {
-	s, e := r.sock(c, 0)
-	if e != "" {
-		return failed(e)
-	}
+func doRead(r *runner, c *call, s *sock) outcome {
 	return r.receive(c, s, c.arg(1), r.intArg(c, 2), 0)
 }
 
 // doRecv is recv(fd, buffer, length, flags) and recvfrom, which adds an
 // address.
-func doRecv(r *runner, c *call) outcome {
-	s, e := r.sock(c, 0)
-	if e != "" {
-		return failed(e)
-	}
+func doRecv(r *runner, c *call, s *sock) outcome {
 	return r.receive(c, s, c.arg(1), r.intArg(c, 2), r.intArg(c, 3))
 }
 
 // doReadv is readv(fd, [{..., n}, …], count).
-func doReadv(r *runner, c *call) outcome {
-	s, e := r.sock(c, 0)
-	if e != "" {
-		return failed(e)
-	}
+func doReadv(r *runner, c *call, s *sock) outcome {
 	return r.receive(c, s, Ellipsis{}, r.vector(c, c.arg(1)), 0)
 }
 
@@ -116,38 +104,22 @@ func (r *runner) receive(c *call, s *sock, buf Expr, n int64, flags int64) outco
 }
 
 // doWrite is write(fd, buffer, length).
-func doWrite(r *runner, c *call) outcome {
-	s, e := r.sock(c, 0)
-	if e != "" {
-		return failed(e)
-	}
+func doWrite(r *runner, c *call, s *sock) outcome {
 	return r.send(c, s, c.arg(1), r.intArg(c, 2), 0)
 }
 
 // doSend is send(fd, buffer, length, flags) and sendto, which adds an address.
-func doSend(r *runner, c *call) outcome {
-	s, e := r.sock(c, 0)
-	if e != "" {
-		return failed(e)
-	}
+func doSend(r *runner, c *call, s *sock) outcome {
 	return r.send(c, s, c.arg(1), r.intArg(c, 2), r.intArg(c, 3))
 }
 
 // doWritev is writev(fd, [{..., n}, …], count).
-func doWritev(r *runner, c *call) outcome {
-	s, e := r.sock(c, 0)
-	if e != "" {
-		return failed(e)
-	}
+func doWritev(r *runner, c *call, s *sock) outcome {
 	return r.send(c, s, Ellipsis{}, r.vector(c, c.arg(1)), 0)
 }
 
 // doSendmsg is sendmsg(fd, message, flags).
-func doSendmsg(r *runner, c *call) outcome {
-	s, e := r.sock(c, 0)
-	if e != "" {
-		return failed(e)
-	}
+func doSendmsg(r *runner, c *call, s *sock) outcome {
 	m, _ := c.arg(1).(Struct)
 	return r.send(c, s, Ellipsis{}, r.vector(c, m.Field("msg_iov")), r.intArg(c, 2))
 }
@@ -223,11 +195,7 @@ func (r *runner) send(c *call, s *sock, buf Expr, n int64, flags int64) outcome 
 
 // doRecvmsg is recvmsg(fd, message, flags). Of control messages TCP_CM_INQ is
 // known.
-func doRecvmsg(r *runner, c *call) outcome {
-	s, e := r.sock(c, 0)
-	if e != "" {
-		return failed(e)
-	}
+func doRecvmsg(r *runner, c *call, s *sock) outcome {
 	m, _ := c.arg(1).(Struct)
 	out := r.receive(c, s, Ellipsis{}, r.vector(c, m.Field("msg_iov")), r.intArg(c, 2))
 	if out.block || out.wrong != "" || out.err != "" {

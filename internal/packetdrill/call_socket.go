@@ -80,11 +80,7 @@ func (r *runner) address(c *call, n int, usual netip.AddrPort) (a netip.AddrPort
 }
 
 // doBind is bind(fd, address, length).
-func doBind(r *runner, c *call) outcome {
-	s, e := r.sock(c, 0)
-	if e != "" {
-		return failed(e)
-	}
+func doBind(r *runner, c *call, s *sock) outcome {
 	a, _ := r.address(c, 1, netip.AddrPortFrom(r.set.local, r.set.bind))
 	if s.frozen() {
 		return r.repairBind(s, a)
@@ -101,11 +97,7 @@ func done(err tcpip.Error) outcome {
 }
 
 // doListen is listen(fd, backlog).
-func doListen(r *runner, c *call) outcome {
-	s, e := r.sock(c, 0)
-	if e != "" {
-		return failed(e)
-	}
+func doListen(r *runner, c *call, s *sock) outcome {
 	// Linux lets one connection more wait than the backlog says; a backlog in
 	// gVisor's sense is exactly what may wait.
 	const linuxExtra = 1
@@ -146,11 +138,7 @@ func doAccept(r *runner, c *call) outcome {
 }
 
 // doConnect is connect(fd, address, length).
-func doConnect(r *runner, c *call) outcome {
-	s, e := r.sock(c, 0)
-	if e != "" {
-		return failed(e)
-	}
+func doConnect(r *runner, c *call, s *sock) outcome {
 	switch {
 	case c.tried:
 		return r.connected(c, s)
@@ -234,11 +222,7 @@ func doClose(r *runner, c *call) outcome {
 }
 
 // doShutdown is shutdown(fd, how).
-func doShutdown(r *runner, c *call) outcome {
-	s, e := r.sock(c, 0)
-	if e != "" {
-		return failed(e)
-	}
+func doShutdown(r *runner, c *call, s *sock) outcome {
 	var flags tcpip.ShutdownFlags
 	switch r.intArg(c, 1) {
 	case constants["SHUT_RD"]:
@@ -258,21 +242,13 @@ func doShutdown(r *runner, c *call) outcome {
 }
 
 // doGetsockname is getsockname(fd, address, length).
-func doGetsockname(r *runner, c *call) outcome {
-	s, e := r.sock(c, 0)
-	if e != "" {
-		return failed(e)
-	}
+func doGetsockname(r *runner, c *call, s *sock) outcome {
 	a, err := s.ep.GetLocalAddress()
 	return r.named(c, a, err, netip.AddrPortFrom(r.set.local, r.set.bind))
 }
 
 // doGetpeername is getpeername(fd, address, length).
-func doGetpeername(r *runner, c *call) outcome {
-	s, e := r.sock(c, 0)
-	if e != "" {
-		return failed(e)
-	}
+func doGetpeername(r *runner, c *call, s *sock) outcome {
 	a, err := s.ep.GetRemoteAddress()
 	return r.named(c, a, err, netip.AddrPortFrom(r.set.remote, r.set.connect))
 }
@@ -291,11 +267,7 @@ func (r *runner) named(c *call, got tcpip.FullAddress, err tcpip.Error, usual ne
 }
 
 // doFcntl is fcntl(fd, command, argument).
-func doFcntl(r *runner, c *call) outcome {
-	s, e := r.sock(c, 0)
-	if e != "" {
-		return failed(e)
-	}
+func doFcntl(r *runner, c *call, s *sock) outcome {
 	switch r.intArg(c, 1) {
 	case constants["F_GETFL"]:
 		flags := int64(oRdwr)
@@ -313,11 +285,7 @@ func doFcntl(r *runner, c *call) outcome {
 }
 
 // doIoctl is ioctl(fd, request, [value]).
-func doIoctl(r *runner, c *call) outcome {
-	s, e := r.sock(c, 0)
-	if e != "" {
-		return failed(e)
-	}
+func doIoctl(r *runner, c *call, s *sock) outcome {
 	req, _ := c.arg(1).(Word)
 	var n int
 	var err tcpip.Error

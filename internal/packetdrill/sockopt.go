@@ -202,11 +202,7 @@ func (r *runner) optionOf(c *call) (name string, o option, known bool, e errno) 
 }
 
 // doSetsockopt is setsockopt(fd, level, option, value, length).
-func doSetsockopt(r *runner, c *call) outcome {
-	s, e := r.sock(c, 0)
-	if e != "" {
-		return failed(e)
-	}
+func doSetsockopt(r *runner, c *call, s *sock) outcome {
 	name, o, known, e := r.optionOf(c)
 	switch {
 	case e != "":
@@ -222,11 +218,7 @@ func doSetsockopt(r *runner, c *call) outcome {
 }
 
 // doGetsockopt is getsockopt(fd, level, option, [value], [length]).
-func doGetsockopt(r *runner, c *call) outcome {
-	s, e := r.sock(c, 0)
-	if e != "" {
-		return failed(e)
-	}
+func doGetsockopt(r *runner, c *call, s *sock) outcome {
 	name, o, known, e := r.optionOf(c)
 	switch {
 	case e != "":
