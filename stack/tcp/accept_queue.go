@@ -3,6 +3,9 @@ package tcp
 import (
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
 )
 
 // acceptQueue holds a listener's connections until they are accepted: embryos,
@@ -23,7 +26,13 @@ type acceptQueue struct {
 	kept    int // how many of embryos are true
 	early   int // how many were accepted, or may be, with their handshake under way (RFC 7413)
 	coming  int // how many SYNs have been admitted and are not embryos yet
+	// reminder, if not nil, is set for waiters that came a little late.
+	reminder tcpip.Timer
 }
+
+// reminderDelay is how long a connection waits to be accepted before waiters
+// are told again.
+const reminderDelay = 10 * time.Millisecond
 
 // admission is what becomes of a SYN.
 type admission uint8
@@ -152,6 +161,27 @@ func (q *acceptQueue) promote(e *Endpoint) bool {
 	return true
 }
 
+// remind has notify called once more in a while, if connections are waiting
+// then. The notification of a connection comes from another goroutine than its
+// last packet; a user who begins to wait after one and before the other may
+// take it to be still to come.
+func (q *acceptQueue) remind(clock tcpip.Clock, notify func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed || q.reminder != nil {
+		return
+	}
+	q.reminder = clock.AfterFunc(reminderDelay, func() {
+		q.mu.Lock()
+		q.reminder = nil
+		waiting := len(q.ready) > 0
+		q.mu.Unlock()
+		if waiting {
+			notify()
+		}
+	})
+}
+
 // next takes the connection that has been ready longest, nil if there is none.
 func (q *acceptQueue) next() *Endpoint {
 	q.mu.Lock()
@@ -184,6 +214,10 @@ func (q *acceptQueue) close() []*Endpoint {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
+	if q.reminder != nil {
+		q.reminder.Stop()
+		q.reminder = nil
+	}
 	all := q.ready
 	for e := range q.embryos {
 		all = append(all, e)

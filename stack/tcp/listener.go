@@ -96,8 +96,15 @@ func (l *listener) deliver(child *Endpoint) {
 		child.Abort()
 		return
 	}
-	l.ep.wq.Notify(waiter.ReadableEvents)
+	// Not in this goroutine, which brought the handshake's last packet and is
+	// perhaps the very one that is still in Connect at the other end of a
+	// loopback: a waiter of the listener has other work than its peers', and
+	// may wait for what comes after Connect (gVisor's tests of readiness do).
+	go l.notify()
+	l.queue.remind(l.ep.stack.Clock(), l.notify)
 }
+
+func (l *listener) notify() { l.ep.wq.Notify(waiter.ReadableEvents) }
 
 // input takes a segment that was sent to the listener, and owns it.
 func (l *listener) input(p *packet) {

@@ -226,33 +226,41 @@ func TestStrays(t *testing.T) {
 	}
 }
 
-// Whoever waits for connections has been told when the handshake's last packet
-// has been delivered, so that nobody who looks first and then waits misses one.
-func TestWaiterIsToldAtOnce(t *testing.T) {
-	w := newWire(t)
-	l, wq := listenEndpoint(t, w.stack, families[0], 0, w.ports[0], 5)
-	e, told := waiter.NewChannelEntry(waiter.ReadableEvents)
-	wq.EventRegister(&e)
-	defer wq.EventUnregister(&e)
-	for i := range uint32(3) {
-		w.ports[1]++
+// A user who begins to wait just after the notification of a connection is
+// told of it again; one who has taken the connection is not.
+func TestLateWaiterIsTold(t *testing.T) {
+	for _, accept := range []bool{false, true} {
+		w := newWire(t)
+		l, wq := listenEndpoint(t, w.stack, families[0], 0, w.ports[0], 5)
+		wait := func() (waiter.Entry, chan struct{}) {
+			e, ch := waiter.NewChannelEntry(waiter.ReadableEvents)
+			wq.EventRegister(&e)
+			return e, ch
+		}
+		early, first := wait()
 		w.inject(segment{seq: peerISN, flags: header.TCPFlagSyn, window: 65535}, nil)
 		synAck := w.want(header.TCPFlagSyn | header.TCPFlagAck)
-		select {
-		case <-told:
-			t.Fatal("told of a connection that is half open")
-		default:
-		}
 		w.inject(segment{seq: peerISN + 1, ack: synAck.seq + 1, flags: header.TCPFlagAck, window: 65535}, nil)
+		<-first
+		wq.EventUnregister(&early)
+		_, late := wait()
+		if accept {
+			child, _, err := l.Accept(nil)
+			if err != nil {
+				t.Fatalf("Accept: %s", err)
+			}
+			defer child.Close()
+		}
+		w.clock.Advance(50 * time.Millisecond)
 		select {
-		case <-told:
+		case <-late:
+			if accept {
+				t.Error("told of a connection that was accepted")
+			}
 		default:
-			t.Fatalf("connection %d is waiting, and the user was not told", i)
+			if !accept {
+				t.Error("a connection is waiting, and the user was not told")
+			}
 		}
-		child, _, err := l.Accept(nil)
-		if err != nil {
-			t.Fatalf("Accept: %s", err)
-		}
-		defer child.Close()
 	}
 }
