@@ -73,6 +73,7 @@ func (r *report) chart(c chart, dir string) error {
 		p.Add(bars)
 		p.Legend.Add(strings.ReplaceAll(s, "_", ", "), bars)
 	}
+	p.Y.Max *= 1.3 // room for the legend
 	p.NominalX(names...)
 	return p.Save(16*vg.Centimeter, 10*vg.Centimeter, filepath.Join(dir, c.file))
 }
