@@ -22,7 +22,7 @@ func idle(name string, n int) func(*pair, time.Duration) ([]value, error) {
 		}
 		m := &measurement{pair: p, peers: peers}
 		m.tell("Mark", None{}, &None{})
-		m.tellPeers("Hold", n/len(peers))
+		m.share("Hold", n)
 		fresh, used := 0.0, 0.0
 		m.tell("Held", n, &fresh)
 		m.tellPeers("Ask", None{})
@@ -57,6 +57,15 @@ type measurement struct {
 func (m *measurement) tell(method string, args, reply any) {
 	if m.err == nil {
 		m.err = m.pair.contestant.call(method, args, reply)
+	}
+}
+
+// share tells each peer its share of n.
+func (m *measurement) share(method string, n int) {
+	for i, c := range m.peers {
+		if m.err == nil {
+			m.err = c.call(method, n*(i+1)/len(m.peers)-n*i/len(m.peers), &None{})
+		}
 	}
 }
 
