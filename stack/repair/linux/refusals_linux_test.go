@@ -65,7 +65,10 @@ func TestRefusalsFromFiles(t *testing.T) {
 		Listening: netip.MustParseAddrPort(l.Addr().String()).Port(),
 		Unchanged: func(t *testing.T, after string) {
 			t.Helper()
-			if now := look(); now != before {
+			now := look()
+			// Tombstones of other tests come to their end meanwhile.
+			before.files = min(before.files, now.files)
+			if now != before {
 				t.Fatalf("after %q: %+v, was %+v", after, now, before)
 			}
 		},
