@@ -21,16 +21,17 @@ func (e *Endpoint) bind(addr tcpip.FullAddress) tcpip.Error {
 	}
 	bindAddr := addr.Addr
 	v6only := e.options().GetV6Only()
-	addr, net, err := e.info.AddrNetProtoLocked(addr, v6only, true /* bind */)
+	info := e.transportInfo()
+	addr, net, err := info.AddrNetProtoLocked(addr, v6only, true /* bind */)
 	if err != nil {
 		return err
 	}
 	wildcard := addr.Addr.BitLen() == 0
 	both := net == header.IPv6ProtocolNumber && wildcard && bindAddr.BitLen() == 0 || addr.Addr == header.IPv6Any
-	both = both && !v6only && e.stack.CheckNetworkProtocol(header.IPv4ProtocolNumber)
+	both = both && !v6only && e.proto.stack.CheckNetworkProtocol(header.IPv4ProtocolNumber)
 	if addr.Addr.Unspecified() {
 		addr.Addr = tcpip.Address{}
-	} else if e.stack.CheckLocalAddress(addr.NIC, net, addr.Addr) == 0 {
+	} else if e.proto.stack.CheckLocalAddress(addr.NIC, net, addr.Addr) == 0 {
 		return &tcpip.ErrBadLocalAddress{}
 	}
 	id := stack.TransportEndpointID{LocalAddress: addr.Addr}
@@ -39,18 +40,24 @@ func (e *Endpoint) bind(addr tcpip.FullAddress) tcpip.Error {
 		nets = bothNets
 	}
 	place := e.placeFor(nets)
-	port, err := e.reserve(&place, addr.Addr, addr.Port, tcpip.FullAddress{}, func(p uint16) tcpip.Error {
+	port, err := e.reserve(&place, id, addr.Port, func(p uint16) tcpip.Error {
 		id.LocalPort = p
-		return e.stack.CheckRegisterTransportEndpoint(place.nets.list(), ProtocolNumber, id, place.flags, place.device)
+		return e.proto.stack.CheckRegisterTransportEndpoint(place.nets.list(), ProtocolNumber, id, place.flags, place.device)
 	})
 	if err != nil {
 		return err
 	}
 	e.place = place
-	e.info.ID = stack.TransportEndpointID{LocalPort: port, LocalAddress: addr.Addr}
-	e.info.BindAddr, e.info.BindNICID = addr.Addr, addr.NIC
+	id.LocalPort = port
+	e.bindTo(id, addr.NIC)
 	e.setState(StateBound)
 	return nil
+}
+
+// bindTo notes what the endpoint is bound to. e.mu is held.
+func (e *Endpoint) bindTo(id stack.TransportEndpointID, nic tcpip.NICID) {
+	e.ends, e.bound = endsOf(id), nic
+	e.addressBound = e.ends.localLen != 0
 }
 
 // placeFor is a place that is not taken yet, with the endpoint's options as
@@ -67,11 +74,12 @@ func (e *Endpoint) placeFor(nets netSet) place {
 }
 
 // reserve takes a port, an ephemeral one of test's choice if port is 0, for
-// addr and, if dest is set, for connections to it only. test's ErrPortInUse
-// means that another one may do.
-func (e *Endpoint) reserve(p *place, addr tcpip.Address, port uint16, dest tcpip.FullAddress, test func(uint16) tcpip.Error) (uint16, tcpip.Error) {
-	p.addr, p.dest = addr, dest
-	port, err := e.stack.ReservePort(e.stack.SecureRNG(), p.reservation(port), func(port uint16) (bool, tcpip.Error) {
+// the local address of id, if it has one, and for connections to the remote one,
+// likewise. test's ErrPortInUse means that another port may do.
+func (e *Endpoint) reserve(p *place, id stack.TransportEndpointID, port uint16, test func(uint16) tcpip.Error) (uint16, tcpip.Error) {
+	p.local, p.remote = id.LocalAddress.BitLen() != 0, id.RemoteAddress.BitLen() != 0
+	id.LocalPort = port
+	port, err := e.proto.stack.ReservePort(e.proto.stack.SecureRNG(), p.reservation(id), func(port uint16) (bool, tcpip.Error) {
 		switch err := test(port).(type) {
 		case nil:
 			return true, nil
@@ -89,17 +97,23 @@ func (e *Endpoint) reserve(p *place, addr tcpip.Address, port uint16, dest tcpip
 	return port, nil
 }
 
-// reservation is the place's entry in the table of ports.
-func (p *place) reservation(port uint16) ports.Reservation {
-	return ports.Reservation{
+// reservation is the place's entry in the table of ports, for an endpoint with
+// these ends.
+func (p *place) reservation(id stack.TransportEndpointID) ports.Reservation {
+	r := ports.Reservation{
 		Networks:     p.nets.list(),
 		Transport:    ProtocolNumber,
-		Addr:         p.addr,
-		Port:         port,
+		Port:         id.LocalPort,
 		Flags:        p.flags,
 		BindToDevice: p.device,
-		Dest:         p.dest,
 	}
+	if p.local {
+		r.Addr = id.LocalAddress
+	}
+	if p.remote {
+		r.Dest = tcpip.FullAddress{Addr: id.RemoteAddress, Port: id.RemotePort}
+	}
+	return r
 }
 
 // register puts the endpoint into the stack's table under id. e.mu is held.
@@ -107,7 +121,7 @@ func (e *Endpoint) register(p *place, nets netSet, id stack.TransportEndpointID)
 	if id.RemotePort != 0 && e.proto.places.taken(id) {
 		return &tcpip.ErrPortInUse{} // the connection between these ends is elsewhere
 	}
-	err := e.stack.RegisterTransportEndpoint(nets.list(), ProtocolNumber, id, e, p.flags, p.device)
+	err := e.proto.stack.RegisterTransportEndpoint(nets.list(), ProtocolNumber, id, e, p.flags, p.device)
 	if err == nil {
 		p.registered, p.listedFor = true, nets
 	}
@@ -119,7 +133,7 @@ func (e *Endpoint) register(p *place, nets netSet, id stack.TransportEndpointID)
 func (e *Endpoint) leave() {
 	if e.place.registered {
 		e.place.registered = false
-		e.stack.StartTransportEndpointCleanup(e.place.listedFor.list(), ProtocolNumber, e.info.ID, e, e.place.flags, e.place.device)
+		e.proto.stack.StartTransportEndpointCleanup(e.place.listedFor.list(), ProtocolNumber, e.ends.id(), e, e.place.flags, e.place.device)
 	}
 }
 
@@ -129,11 +143,11 @@ func (e *Endpoint) leave() {
 func (e *Endpoint) yieldTuple() {
 	if e.place.registered {
 		e.place.registered = false
-		e.stack.UnregisterTransportEndpoint(e.place.listedFor.list(), ProtocolNumber, e.info.ID, e, e.place.flags, e.place.device)
+		e.proto.stack.UnregisterTransportEndpoint(e.place.listedFor.list(), ProtocolNumber, e.ends.id(), e, e.place.flags, e.place.device)
 	}
 	if e.place.portReserved {
 		e.place.portReserved = false
-		e.stack.ReleasePort(e.place.reservation(e.info.ID.LocalPort))
+		e.proto.stack.ReleasePort(e.place.reservation(e.ends.id()))
 	}
 }
 
@@ -148,7 +162,7 @@ func (e *Endpoint) release() {
 	e.leave()
 	if e.place.portReserved {
 		e.place.portReserved = false
-		e.stack.ReleasePort(e.place.reservation(e.info.ID.LocalPort))
+		e.proto.stack.ReleasePort(e.place.reservation(e.ends.id()))
 	}
 	if e.route != nil {
 		e.route.Release()
@@ -159,7 +173,7 @@ func (e *Endpoint) release() {
 		e.kept = nil
 	}
 	e.timer.stop()
-	e.stack.CompleteTransportEndpointCleanup(e)
+	e.proto.stack.CompleteTransportEndpointCleanup(e)
 	tcpip.DeleteDanglingEndpoint(e)
 	if e.done != nil {
 		close(e.done)
@@ -170,11 +184,16 @@ func (e *Endpoint) release() {
 func (e *Endpoint) GetLocalAddress() (tcpip.FullAddress, tcpip.Error) {
 	e.mu.Lock()
 	defer e.unlock()
+	return e.local(), nil
+}
+
+// local is the endpoint's own address. e.mu is held.
+func (e *Endpoint) local() tcpip.FullAddress {
 	return tcpip.FullAddress{
-		NIC:  e.info.RegisterNICID,
-		Addr: e.info.ID.LocalAddress,
-		Port: e.info.ID.LocalPort,
-	}, nil
+		NIC:  e.nic,
+		Addr: e.ends.localAddress(),
+		Port: e.ends.localPort,
+	}
 }
 
 // GetRemoteAddress implements tcpip.Endpoint.
@@ -190,9 +209,9 @@ func (e *Endpoint) GetRemoteAddress() (tcpip.FullAddress, tcpip.Error) {
 // remote is the peer's address. e.mu is held.
 func (e *Endpoint) remote() tcpip.FullAddress {
 	return tcpip.FullAddress{
-		NIC:  e.info.RegisterNICID,
-		Addr: e.info.ID.RemoteAddress,
-		Port: e.info.ID.RemotePort,
+		NIC:  e.nic,
+		Addr: e.ends.remoteAddress(),
+		Port: e.ends.remotePort,
 	}
 }
 

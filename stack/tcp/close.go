@@ -114,7 +114,7 @@ func (e *Endpoint) close(now conn.Time) {
 func (e *Endpoint) entomb() {
 	if lifetime := e.proto.tombstone(); e.conn.Frozen() && lifetime > 0 {
 		// If the place is kept already, so much the better.
-		_, _ = e.proto.places.put(e.proto, e.info.ID, true, 0, lifetime)
+		_, _ = e.proto.places.put(e.proto, e.ends.id(), true, 0, lifetime)
 	}
 }
 
@@ -130,7 +130,7 @@ func (e *Endpoint) closeIdle() {
 		o.abandon = append(o.abandon, l.queue.close()...)
 		if lifetime := e.proto.tombstone(); l.queue.frozen.Load() && lifetime > 0 {
 			// It lives elsewhere, and SYNs are on their way here.
-			e.proto.places.buryListener(e.proto, e.info.ID, e.place.listedFor, lifetime)
+			e.proto.places.buryListener(e.proto, e.ends.id(), e.place.listedFor, lifetime)
 		}
 	}
 	e.setState(StateClose)

@@ -99,7 +99,8 @@ func (e *Endpoint) failure() tcpip.Error {
 // connect takes what a connection needs and begins the handshake. After an
 // error the endpoint is as it was. e.mu is held.
 func (e *Endpoint) connect(now conn.Time, addr tcpip.FullAddress) tcpip.Error {
-	addr, net, err := e.info.AddrNetProtoLocked(addr, e.options().GetV6Only(), false /* bind */)
+	info := e.transportInfo()
+	addr, net, err := info.AddrNetProtoLocked(addr, e.options().GetV6Only(), false /* bind */)
 	if err != nil {
 		return err
 	}
@@ -112,7 +113,7 @@ func (e *Endpoint) connect(now conn.Time, addr tcpip.FullAddress) tcpip.Error {
 		return err
 	}
 	id := stack.TransportEndpointID{
-		LocalPort:     e.info.ID.LocalPort,
+		LocalPort:     e.ends.localPort,
 		LocalAddress:  route.LocalAddress(),
 		RemotePort:    addr.Port,
 		RemoteAddress: route.RemoteAddress(),
@@ -122,8 +123,7 @@ func (e *Endpoint) connect(now conn.Time, addr tcpip.FullAddress) tcpip.Error {
 		route.Release()
 		return err
 	}
-	e.place, e.route, e.info.ID = place, route, id
-	e.info.RegisterNICID = nic
+	e.place, e.route, e.ends, e.nic = place, route, endsOf(id), nic
 	cfg := e.config(now)
 	e.fastOpenSYN(&cfg)
 	e.conn.Connect(now, &cfg)
@@ -135,10 +135,10 @@ func (e *Endpoint) connect(now conn.Time, addr tcpip.FullAddress) tcpip.Error {
 // is bound to, another one is taken, as gVisor does: the device then bounds
 // what is received only. e.mu is held.
 func (e *Endpoint) findRoute(nic, asked tcpip.NICID, to tcpip.Address, net tcpip.NetworkProtocolNumber) (*stack.Route, tcpip.Error) {
-	from := e.info.ID.LocalAddress
-	route, err := e.stack.FindRoute(nic, from, to, net, false /* multicastLoop */)
-	if err != nil && asked == 0 && e.info.BindNICID == 0 && nic != 0 {
-		return e.stack.FindRoute(0, from, to, net, false)
+	from := e.ends.localAddress()
+	route, err := e.proto.stack.FindRoute(nic, from, to, net, false /* multicastLoop */)
+	if err != nil && asked == 0 && e.bound == 0 && nic != 0 {
+		return e.proto.stack.FindRoute(0, from, to, net, false)
 	}
 	return route, err
 }
@@ -148,7 +148,7 @@ func (e *Endpoint) findRoute(nic, asked tcpip.NICID, to tcpip.Address, net tcpip
 // it to the routes. e.mu is held.
 func (e *Endpoint) outgoingNIC(asked tcpip.NICID) (tcpip.NICID, tcpip.Error) {
 	nic := asked
-	for _, n := range []tcpip.NICID{e.info.BindNICID, tcpip.NICID(e.options().GetBindToDevice())} {
+	for _, n := range []tcpip.NICID{e.bound, tcpip.NICID(e.options().GetBindToDevice())} {
 		if n == 0 {
 			continue
 		}
@@ -170,7 +170,6 @@ func (e *Endpoint) claim(id *stack.TransportEndpointID, route *stack.Route) (pla
 		return p, err
 	}
 	p := e.placeFor(nets)
-	dest := tcpip.FullAddress{Addr: id.RemoteAddress, Port: id.RemotePort}
 	try := func(port uint16) tcpip.Error {
 		if port == id.RemotePort && id.LocalAddress == id.RemoteAddress {
 			return &tcpip.ErrPortInUse{} // a connection to itself by accident
@@ -178,12 +177,12 @@ func (e *Endpoint) claim(id *stack.TransportEndpointID, route *stack.Route) (pla
 		id.LocalPort = port
 		return e.register(&p, nets, *id)
 	}
-	_, err := e.reserve(&p, id.LocalAddress, 0, dest, try)
+	_, err := e.reserve(&p, *id, 0, try)
 	if _, full := err.(*tcpip.ErrNoPortAvailable); full {
 		port, busy := e.recycle(*id, route.NetProto(), route)
 		switch {
 		case port != 0:
-			if _, err = e.reserve(&p, id.LocalAddress, port, dest, try); err != nil {
+			if _, err = e.reserve(&p, *id, port, try); err != nil {
 				err = &errBusy{endpoint: e} // somebody was quicker: there may be another
 			}
 		case busy != nil:
@@ -212,9 +211,9 @@ func (e *Endpoint) recycle(id stack.TransportEndpointID, net tcpip.NetworkProtoc
 	default:
 		return 0, nil
 	}
-	port, err := e.stack.PickEphemeralPort(e.stack.SecureRNG(), func(port uint16) (bool, tcpip.Error) {
+	port, err := e.proto.stack.PickEphemeralPort(e.proto.stack.SecureRNG(), func(port uint16) (bool, tcpip.Error) {
 		id.LocalPort = port
-		old, ok := e.stack.FindTransportEndpoint(net, ProtocolNumber, id, route.NICID()).(*Endpoint)
+		old, ok := e.proto.stack.FindTransportEndpoint(net, ProtocolNumber, id, route.NICID()).(*Endpoint)
 		if !ok || old == e || !old.mayYield() {
 			return false, nil
 		}
@@ -256,7 +255,7 @@ func (e *Endpoint) mayYield() bool {
 // yieldTimeWait gives up the tuple of a connection in TIME-WAIT, and reports
 // whether it has. e.mu is held.
 func (e *Endpoint) yieldTimeWait(id stack.TransportEndpointID) bool {
-	if !e.started || e.info.ID != id || e.conn.State() != conn.StateTimeWait {
+	if !e.started || e.ends != endsOf(id) || e.conn.State() != conn.StateTimeWait {
 		return false
 	}
 	e.yieldTuple()

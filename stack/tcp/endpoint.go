@@ -22,7 +22,6 @@ type Endpoint struct {
 	tcpip.DefaultSocketOptionsHandler
 
 	proto  *protocol
-	stack  *stack.Stack
 	wq     *waiter.Queue
 	ownWQ  waiter.Queue // what wq is, unless the user has brought one
 	view   RepairSocket
@@ -45,10 +44,13 @@ type Endpoint struct {
 
 	// The rest is guarded by mu.
 
-	info     stack.TransportEndpointInfo
+	net      tcpip.NetworkProtocolNumber
+	bound    tcpip.NICID // by Bind; 0: to none
+	nic      tcpip.NICID // the connection's; 0: the routes say
+	ends     ends
+	place    place
 	owner    tcpip.PacketOwner
 	settings *settings // not to be written to if shared; see change
-	place    place
 	route    *stack.Route
 	// confirmAt is when route is next to be confirmed.
 	confirmAt conn.Time
@@ -60,6 +62,7 @@ type Endpoint struct {
 	started        bool
 	passive        bool // opened by a peer's SYN
 	settingsShared bool
+	addressBound   bool // to an address, which is the local one
 	connectDone    bool // Connect has reported the outcome of the handshake
 	readShut       bool // by the user
 	writeShut      bool
@@ -98,13 +101,14 @@ type Endpoint struct {
 
 // place is what an endpoint holds in the stack's tables.
 type place struct {
-	// Who a port is reserved for.
-	addr         tcpip.Address
-	dest         tcpip.FullAddress
-	device       tcpip.NICID
-	flags        ports.Flags // as they were when the port was reserved
-	nets         netSet
-	portReserved bool
+	device tcpip.NICID
+	flags  ports.Flags // as they were when the port was reserved
+	nets   netSet
+	// Of which of the endpoint's ends the port is reserved for the address: an
+	// endpoint that Bind gave a port has it for every peer, and perhaps every
+	// address of the host.
+	local, remote bool
+	portReserved  bool
 	// Whose packets are delivered to the endpoint.
 	registered bool
 	listedFor  netSet
@@ -126,10 +130,9 @@ func newEndpoint(p *protocol, net tcpip.NetworkProtocolNumber, wq *waiter.Queue)
 func newBareEndpoint(p *protocol, net tcpip.NetworkProtocolNumber, wq *waiter.Queue) *Endpoint {
 	e := &Endpoint{
 		proto:  p,
-		stack:  p.stack,
 		wq:     wq,
 		number: p.lastID.Add(1),
-		info:   stack.TransportEndpointInfo{NetProto: net, TransProto: ProtocolNumber},
+		net:    net,
 	}
 	e.view.e = e
 	if wq == nil {
@@ -422,8 +425,18 @@ func (e *Endpoint) SetOwner(owner tcpip.PacketOwner) {
 func (e *Endpoint) Info() tcpip.EndpointInfo {
 	e.mu.Lock()
 	defer e.unlock()
-	info := e.info
+	info := e.transportInfo()
+	info.BindNICID, info.RegisterNICID = e.bound, e.nic
+	if e.addressBound {
+		info.BindAddr = info.ID.LocalAddress
+	}
 	return &info
+}
+
+// transportInfo is what gVisor's stack wants to know of the endpoint's ends.
+// e.mu is held.
+func (e *Endpoint) transportInfo() stack.TransportEndpointInfo {
+	return stack.TransportEndpointInfo{NetProto: e.net, TransProto: ProtocolNumber, ID: e.ends.id()}
 }
 
 // StopWork keeps the endpoint locked, so that what arrives has to wait, until

@@ -143,7 +143,7 @@ func (e *Endpoint) fastOpenSYN(cfg *conn.Config) {
 	if a == nil {
 		return
 	}
-	known := e.proto.fastOpen.peer(e.info.ID.RemoteAddress)
+	known := e.proto.fastOpen.peer(e.ends.remoteAddress())
 	room := min(cfg.MSS, orMSS(known.mss, cfg.MSS), orMSS(cfg.Options.MaxSegment, cfg.MSS))
 	switch {
 	case e.proto.noClientCookie():
@@ -175,7 +175,7 @@ func (e *Endpoint) learnFastOpen(o *conn.Options) {
 		return
 	}
 	again := e.conn.Counters().Timeouts > 0
-	e.proto.fastOpen.learn(e.info.ID.RemoteAddress, func(p *fastOpenPeer) {
+	e.proto.fastOpen.learn(e.ends.remoteAddress(), func(p *fastOpenPeer) {
 		if p.mss = o.MSS; p.mss == 0 {
 			p.mss = conn.DefaultMSS
 		}

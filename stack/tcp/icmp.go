@@ -70,12 +70,11 @@ func (e *Endpoint) queueErr(p *packet, err error) {
 	if !wanted {
 		return
 	}
-	id := e.info.ID
 	e.ownOptions().QueueErr(&tcpip.SockError{
 		Err:      tcpipError(err),
 		Cause:    p.icmp,
-		Dst:      tcpip.FullAddress{NIC: e.info.RegisterNICID, Addr: id.RemoteAddress, Port: id.RemotePort},
-		Offender: tcpip.FullAddress{NIC: e.info.RegisterNICID, Addr: id.LocalAddress, Port: id.LocalPort},
+		Dst:      e.remote(),
+		Offender: e.local(),
 		NetProto: p.net,
 	})
 }

@@ -46,13 +46,13 @@ func (e *Endpoint) listen(backlog int, frozen bool) tcpip.Error {
 	l.queue.frozen.Store(frozen)
 	// Packets come as soon as the endpoint is registered.
 	e.listening.Store(l)
-	if err := e.register(&e.place, e.place.nets, e.info.ID); err != nil {
+	if err := e.register(&e.place, e.place.nets, e.ends.id()); err != nil {
 		e.listening.Store(nil)
 		return err
 	}
 	e.setState(StateListen)
 	if !frozen {
-		e.proto.places.fill(e.info.ID) // the tombstone of an earlier one
+		e.proto.places.fill(e.ends.id()) // the tombstone of an earlier one
 	}
 	return nil
 }
@@ -101,7 +101,7 @@ func (l *listener) deliver(child *Endpoint) {
 	// loopback: a waiter of the listener has other work than its peers', and
 	// may wait for what comes after Connect (gVisor's tests of readiness do).
 	go l.notify()
-	l.queue.remind(l.ep.stack.Clock(), l.notify)
+	l.queue.remind(l.ep.proto.stack.Clock(), l.notify)
 }
 
 func (l *listener) notify() { l.ep.wq.Notify(waiter.ReadableEvents) }
@@ -205,17 +205,15 @@ func (e *Endpoint) newChild(p *packet, wq *waiter.Queue) (*Endpoint, tcpip.Error
 	child.route = route
 	nets := only(p.net)
 	child.place = child.placeFor(nets)
-	child.info.RegisterNICID = p.nic
-	child.info.BindAddr = p.id.LocalAddress
+	child.nic, child.addressBound = p.nic, true
 	if err := child.register(&child.place, nets, p.id); err != nil {
 		child.discard()
 		return nil, err
 	}
-	child.info.ID = p.id
-	child.place.addr = p.id.LocalAddress
-	child.place.dest = tcpip.FullAddress{Addr: p.id.RemoteAddress, Port: p.id.RemotePort}
+	child.ends = endsOf(p.id)
+	child.place.local, child.place.remote = true, true
 	// Keeps others from binding the port when the listener is gone.
-	child.place.portReserved = child.stack.ReserveTuple(child.place.reservation(p.id.LocalPort))
+	child.place.portReserved = child.proto.stack.ReserveTuple(child.place.reservation(p.id))
 	return child, nil
 }
 

@@ -130,7 +130,7 @@ type TCPRACKState struct {
 // probeState is a picture of the connection. e.mu is held.
 func (e *Endpoint) probeState(now conn.Time) *TCPEndpointState {
 	i := e.conn.Info(now)
-	id := e.info.ID
+	id := e.ends.id()
 	return &TCPEndpointState{
 		ID: TCPEndpointID{
 			LocalPort:     id.LocalPort,
@@ -138,7 +138,7 @@ func (e *Endpoint) probeState(now conn.Time) *TCPEndpointState {
 			RemotePort:    id.RemotePort,
 			RemoteAddress: id.RemoteAddress,
 		},
-		SegTime: e.stack.Clock().NowMonotonic(),
+		SegTime: e.proto.stack.Clock().NowMonotonic(),
 		Receiver: TCPReceiverState{
 			RcvNxt:         i.RcvNxt,
 			RcvAcc:         i.RcvNxt.Add(seqnum.Size(i.RcvWnd)),

@@ -152,7 +152,7 @@ func (f *RepairFactory) restoreListener(p *protocol, snap *repair.Snapshot) (rep
 			c.withdraw()
 		})
 	}
-	p.places.fill(e.info.ID) // its own tombstone
+	p.places.fill(e.ends.id()) // its own tombstone
 	return e.Repair(), nil
 }
 

@@ -45,12 +45,12 @@ func (r *RepairSocket) Addrs() (local, remote netip.AddrPort, err error) {
 
 // flow is the two ends as far as there are any. e.mu is held.
 func (e *Endpoint) flow() (local, remote netip.AddrPort) {
-	id := &e.info.ID
+	id := e.ends.id()
 	if id.LocalPort != 0 {
 		a := fromAddress(id.LocalAddress)
 		if !a.IsValid() {
 			a = netip.IPv4Unspecified()
-			if e.info.NetProto == header.IPv6ProtocolNumber {
+			if e.net == header.IPv6ProtocolNumber {
 				a = netip.IPv6Unspecified()
 			}
 		}
@@ -244,11 +244,10 @@ func (r *RepairSocket) Bind(local netip.AddrPort) error {
 	switch {
 	case e.EndpointState() != StateInitial:
 		return repair.ErrInvalid
-	case e.stack.CheckLocalAddress(e.info.BindNICID, net, addr) == 0:
+	case e.proto.stack.CheckLocalAddress(e.bound, net, addr) == 0:
 		return fmt.Errorf("%w: %s", repair.ErrAddress, local.Addr())
 	}
-	e.info.ID = stack.TransportEndpointID{LocalPort: local.Port(), LocalAddress: addr}
-	e.info.BindAddr = addr
+	e.bindTo(stack.TransportEndpointID{LocalPort: local.Port(), LocalAddress: addr}, e.bound)
 	e.setState(StateBound)
 	return nil
 }
@@ -264,13 +263,13 @@ func (r *RepairSocket) Connect(remote netip.AddrPort) error {
 	case e.started || e.listening.Load() != nil:
 		return repair.ErrInvalid
 	case !e.conn.Frozen():
-		return socketError(e.connect(now, tcpip.FullAddress{NIC: e.info.BindNICID, Addr: addr, Port: remote.Port()}))
-	case e.info.ID.LocalPort == 0:
+		return socketError(e.connect(now, tcpip.FullAddress{NIC: e.bound, Addr: addr, Port: remote.Port()}))
+	case e.ends.localPort == 0:
 		return fmt.Errorf("%w: not bound", repair.ErrInvalid)
 	}
-	id := e.info.ID
+	id := e.ends.id()
 	id.RemoteAddress, id.RemotePort = addr, remote.Port()
-	s := settlement{id: id, net: net, nic: e.info.BindNICID, shared: true, mss: header.TCPDefaultMSS}
+	s := settlement{id: id, net: net, nic: e.bound, shared: true, mss: header.TCPDefaultMSS}
 	if net == header.IPv6ProtocolNumber {
 		s.mss = 1220 // RFC 9293 section 3.7.1
 	}

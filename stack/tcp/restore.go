@@ -67,7 +67,7 @@ func (f *RepairFactory) endpoint(p *protocol, net tcpip.NetworkProtocolNumber) *
 		wq = f.Queue()
 	}
 	e := newEndpoint(p, net, wq)
-	e.info.BindNICID = f.NIC
+	e.bound = f.NIC
 	return e
 }
 
@@ -181,19 +181,18 @@ func (s *settlement) start(e *Endpoint, now conn.Time) error {
 // elsewhere, and registers it. After an error the endpoint is as it was. e.mu
 // is held.
 func (e *Endpoint) settle(now conn.Time, s *settlement) error {
-	route, err := s.route(e.stack)
+	route, err := s.route(e.proto.stack)
 	if err != nil {
 		return err
 	}
-	was := e.info
-	e.route, e.info.ID, e.info.NetProto = route, s.id, s.net
+	were, net := e.ends, e.net
+	e.route, e.ends, e.net = route, endsOf(s.id), s.net
 	if err := e.begin(now, s); err != nil {
-		e.info, e.route = was, nil
+		e.route, e.ends, e.net = nil, were, net
 		route.Release()
 		return err
 	}
-	e.info.RegisterNICID = s.nic
-	e.info.BindAddr = s.id.LocalAddress
+	e.nic, e.addressBound = s.nic, true
 	e.started = true
 	e.connectDone = e.conn.State() != conn.StateSynSent
 	// The stack's counters have not seen what was before, and shall not.
@@ -236,29 +235,28 @@ func (e *Endpoint) unsettle(now conn.Time) {
 // settleAt takes the port and the place in the stack's table.
 func (e *Endpoint) settleAt(s *settlement) (place, error) {
 	p := place{
-		nets: only(s.net),
-		addr: s.id.LocalAddress,
-		dest: tcpip.FullAddress{Addr: s.id.RemoteAddress, Port: s.id.RemotePort},
-
 		device: s.device,
+		nets:   only(s.net),
+		local:  true,
+		remote: true,
 	}
 	if s.shared {
-		p.portReserved = e.stack.ReserveTuple(p.reservation(s.id.LocalPort))
-	} else if _, err := e.stack.ReservePort(e.stack.SecureRNG(), p.reservation(s.id.LocalPort), nil); err == nil {
+		p.portReserved = e.proto.stack.ReserveTuple(p.reservation(s.id))
+	} else if _, err := e.proto.stack.ReservePort(e.proto.stack.SecureRNG(), p.reservation(s.id), nil); err == nil {
 		p.portReserved = true
 	} else if !e.proto.connected(s.id, s.net, s.nic) {
 		return place{}, fmt.Errorf("%w: port %d is bound here, or has a listener", repair.ErrAddrInUse, s.id.LocalPort)
 	}
 	var err tcpip.Error = &tcpip.ErrPortInUse{}
 	if p.portReserved || s.shared {
-		err = e.stack.RegisterTransportEndpoint(p.nets.list(), ProtocolNumber, s.id, e, p.flags, p.device)
+		err = e.proto.stack.RegisterTransportEndpoint(p.nets.list(), ProtocolNumber, s.id, e, p.flags, p.device)
 	}
 	if err == nil {
 		p.registered, p.listedFor = true, p.nets
 		return p, nil
 	}
 	if p.portReserved {
-		e.stack.ReleasePort(p.reservation(s.id.LocalPort))
+		e.proto.stack.ReleasePort(p.reservation(s.id))
 	}
 	if _, dup := err.(*tcpip.ErrPortInUse); dup {
 		return place{}, fmt.Errorf("%w: there is a connection with the same ends", repair.ErrAddrInUse)
@@ -296,7 +294,7 @@ func (e *Endpoint) adopt(snap *repair.Snapshot, device tcpip.NICID) {
 	want.user = e.conn.Options()
 	var linger tcpip.LingerOption
 	if x := snap.Extra; x != nil {
-		want.setIP(e.info.NetProto, &x.IP)
+		want.setIP(e.net, &x.IP)
 		o := &x.Socket
 		linger = tcpip.LingerOption{Enabled: o.Linger, Timeout: max(o.LingerTimeout, 0)}
 		want.rcvBufSet = o.RecvBuffer > 0 && o.RecvBufferMax == 0

@@ -14,11 +14,11 @@ import (
 func (e *Endpoint) ipSettings() repair.IPSettings {
 	s := e.settings
 	x := repair.IPSettings{TTL: s.ttl, TOS: s.tos, MTUDiscovery: mtuDiscoveries[s.mtuDiscover]}
-	if e.info.NetProto == header.IPv6ProtocolNumber {
+	if e.net == header.IPv6ProtocolNumber {
 		x.TTL, x.TOS = s.hopLimit, s.trafficClass
 	}
 	if nic := e.options().GetBindToDevice(); nic != 0 {
-		x.Device = e.stack.FindNICNameFromID(tcpip.NICID(nic))
+		x.Device = e.proto.stack.FindNICNameFromID(tcpip.NICID(nic))
 	}
 	return x
 }

@@ -67,10 +67,10 @@ func (m mtuDiscovery) df() bool {
 	return m != mtuDiscovery(tcpip.PMTUDiscoveryDont)
 }
 
-// config gathers what a connection is born with. e.mu is held; e.route, e.info.ID
+// config gathers what a connection is born with. e.mu is held; e.route, e.ends
 // and the settings are in place.
 func (e *Endpoint) config(now conn.Time) conn.Config {
-	return e.configFor(e.proto.secrets.numbersFor(e.info.ID, now))
+	return e.configFor(e.proto.secrets.numbersFor(e.ends.id(), now))
 }
 
 // configFor is config with given numbers. e.mu is held.

@@ -70,7 +70,7 @@ func (e *Endpoint) shareOptions() *tcpip.SocketOptions {
 func (e *Endpoint) copyOptions(src *tcpip.SocketOptions) *tcpip.SocketOptions {
 	dst := new(tcpip.SocketOptions)
 	// The handlers would lock e for what its settings have already.
-	dst.InitHandler(&nicChecker{stack: e.stack}, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
+	dst.InitHandler(&nicChecker{stack: e.proto.stack}, e.proto.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
 	dst.SetMulticastLoop(true)
 	dst.SetReuseAddress(src.GetReuseAddress())
 	dst.SetReusePort(src.GetReusePort())
@@ -85,7 +85,7 @@ func (e *Endpoint) copyOptions(src *tcpip.SocketOptions) *tcpip.SocketOptions {
 	dst.SetSendBufferSize(src.GetSendBufferSize(), false)
 	dst.SetReceiveBufferSize(src.GetReceiveBufferSize(), false)
 	dst.SetBindToDevice(src.GetBindToDevice())
-	dst.InitHandler(e, e.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
+	dst.InitHandler(e, e.proto.stack, GetTCPSendBufferLimits, GetTCPReceiveBufferLimits)
 	return dst
 }
 

@@ -228,11 +228,11 @@ func (e *Endpoint) GetSockOpt(opt tcpip.GettableSocketOption) tcpip.Error {
 
 // originalDestination is where the connection was headed before NAT.
 func (e *Endpoint) originalDestination(v *tcpip.OriginalDestinationOption) tcpip.Error {
-	net := e.info.NetProto
+	net := e.net
 	if e.route != nil {
 		net = e.route.NetProto()
 	}
-	addr, port, err := e.stack.IPTables().OriginalDst(e.info.ID, net, ProtocolNumber)
+	addr, port, err := e.proto.stack.IPTables().OriginalDst(e.ends.id(), net, ProtocolNumber)
 	if err != nil {
 		return err
 	}

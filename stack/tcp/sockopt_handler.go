@@ -44,7 +44,7 @@ func (*Endpoint) OnReuseAddressSet(bool) {}
 func (*Endpoint) OnReusePortSet(bool) {}
 
 // HasNIC implements tcpip.SocketOptionsHandler.
-func (e *Endpoint) HasNIC(id int32) bool { return id == 0 || e.stack.HasNIC(tcpip.NICID(id)) }
+func (e *Endpoint) HasNIC(id int32) bool { return id == 0 || e.proto.stack.HasNIC(tcpip.NICID(id)) }
 
 // GetAcceptConn implements tcpip.SocketOptionsHandler.
 func (e *Endpoint) GetAcceptConn() bool { return e.EndpointState() == StateListen }

@@ -85,7 +85,8 @@ func (p *protocol) reply(s *packet, seg *conn.Segment, how replyParams) tcpip.Er
 		return err
 	}
 	defer route.Release()
-	h := outHeader{id: s.id, route: route, owner: how.owner, mark: how.mark}
+	ends := endsOf(s.id)
+	h := outHeader{ends: &ends, route: route, owner: how.owner, mark: how.mark}
 	pkt := h.packet(seg)
 	defer pkt.DecRef()
 	params := stack.NetworkHeaderParams{Protocol: ProtocolNumber, TTL: how.ttl, TOS: how.tos}

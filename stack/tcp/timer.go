@@ -23,7 +23,7 @@ func (t *timer) arm(e *Endpoint, now, deadline conn.Time) {
 	wait := max(deadline.Sub(now), 0)
 	t.at = deadline
 	if t.t == nil {
-		t.t = e.stack.Clock().AfterFunc(wait, e.onTimer)
+		t.t = e.proto.stack.Clock().AfterFunc(wait, e.onTimer)
 		return
 	}
 	t.t.Reset(wait)

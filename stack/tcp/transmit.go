@@ -29,7 +29,7 @@ func (e *Endpoint) pull(now conn.Time, out *outbox) {
 	if !e.started || e.released {
 		return
 	}
-	h := outHeader{id: e.info.ID, route: e.route, owner: e.owner, mark: e.options().GetMark()}
+	h := outHeader{ends: &e.ends, route: e.route, owner: e.owner, mark: e.options().GetMark()}
 	if e.options().GetExperimentOptionValue() != 0 {
 		h.extension = experimentLength
 	}
@@ -118,7 +118,7 @@ func (e *Endpoint) networkParams() stack.NetworkHeaderParams {
 	if p.TTL == 0 {
 		p.TTL = e.route.DefaultTTL()
 	}
-	if v := e.options().GetExperimentOptionValue(); v != 0 && passesExperimentOption(e.stack, e.route.NICID()) {
+	if v := e.options().GetExperimentOptionValue(); v != 0 && passesExperimentOption(e.proto.stack, e.route.NICID()) {
 		p.ExperimentOptionValue = v
 	}
 	return p
@@ -133,7 +133,7 @@ func passesExperimentOption(s *stack.Stack, nic tcpip.NICID) bool {
 
 // outHeader is what a packet needs besides the segment.
 type outHeader struct {
-	id    stack.TransportEndpointID
+	ends  *ends
 	route *stack.Route
 	owner tcpip.PacketOwner
 	mark  uint32
@@ -158,11 +158,11 @@ func (o *outHeader) packet(seg *conn.Segment) *stack.PacketBuffer {
 	})
 	pkt.TransportProtocolNumber = ProtocolNumber
 	pkt.Owner = o.owner
-	pkt.Hash = flowHash(o.id)
+	pkt.Hash = o.ends.flowHash()
 	h := header.TCP(pkt.TransportHeader().Push(hdrLen))
 	h.Encode(&header.TCPFields{
-		SrcPort:       o.id.LocalPort,
-		DstPort:       o.id.RemotePort,
+		SrcPort:       o.ends.localPort,
+		DstPort:       o.ends.remotePort,
 		SeqNum:        uint32(seg.Seq),
 		AckNum:        uint32(seg.Ack),
 		DataOffset:    uint8(hdrLen),
@@ -224,22 +224,4 @@ func gsoFor(r *stack.Route, size uint16) stack.GSO {
 func routeMSS(r *stack.Route) uint16 {
 	mtu := min(int(r.MTU()), 0xffff)
 	return uint16(max(mtu-header.TCPMinimumSize, 1))
-}
-
-// flowHash spreads flows over a link's queues. It is the same for all of a
-// flow's packets and not zero, which would mean no hash.
-func flowHash(id stack.TransportEndpointID) uint32 {
-	const prime = 16777619 // FNV-1a's
-	h := uint32(2166136261)
-	mix := func(b byte) { h = (h ^ uint32(b)) * prime }
-	for _, b := range id.RemoteAddress.AsSlice() {
-		mix(b)
-	}
-	for _, b := range [...]byte{
-		byte(id.LocalPort >> 8), byte(id.LocalPort),
-		byte(id.RemotePort >> 8), byte(id.RemotePort),
-	} {
-		mix(b)
-	}
-	return h | 1
 }
