@@ -42,7 +42,7 @@ func (m Mode) String() string {
 
 // Queue names one of a connection's two byte queues, with the values of
 // Linux's TCP_REPAIR_QUEUE.
-type Queue int
+type Queue uint8
 
 const (
 	// NoQueue selects neither queue (TCP_NO_QUEUE).

@@ -175,8 +175,8 @@ func (e *Endpoint) release() {
 	e.timer.stop()
 	e.proto.stack.CompleteTransportEndpointCleanup(e)
 	tcpip.DeleteDanglingEndpoint(e)
-	if e.done != nil {
-		close(e.done)
+	if w := e.waiting; w != nil && w.done != nil {
+		close(w.done)
 	}
 }
 

@@ -35,7 +35,7 @@ func (e *Endpoint) shutdown(now conn.Time, flags tcpip.ShutdownFlags) tcpip.Erro
 	case s == conn.StateSynSent:
 		// There is nothing to end in order: the attempt is given up, as by
 		// Linux's tcp_disconnect.
-		e.giveUp(now, &tcpip.ErrConnectionReset{})
+		e.giveUp(now, byShutdown)
 		return nil
 	}
 	if (read || e.readShut) && (write || e.writeShut) && e.conn.Readable() > 0 {
@@ -66,11 +66,31 @@ func (e *Endpoint) lateSettings() {
 
 // giveUp ends a handshake that has had no answer, without a word to the peer.
 // e.mu is held.
-func (e *Endpoint) giveUp(now conn.Time, why tcpip.Error) {
-	e.hardErr = why
-	e.UpdateLastError(why)
+func (e *Endpoint) giveUp(now conn.Time, why surrender) {
+	e.givenUp = why
+	e.UpdateLastError(why.err())
 	e.conn.Close(now)
 	e.wake |= waiter.EventErr
+}
+
+// surrender is how a user gave a handshake up that had no answer.
+type surrender uint8
+
+const (
+	notGivenUp surrender = iota
+	byShutdown
+	byClose
+)
+
+// err is what the user hears of it from then on; nil if there was none.
+func (s surrender) err() tcpip.Error {
+	switch s {
+	case byShutdown:
+		return &tcpip.ErrConnectionReset{}
+	case byClose:
+		return &tcpip.ErrAborted{}
+	}
+	return nil
 }
 
 // Close implements tcpip.Endpoint. What was written is still delivered; the
@@ -93,7 +113,7 @@ func (e *Endpoint) close(now conn.Time) {
 	case s == conn.StateClosed:
 		e.conn.Release() // what had come before it ended, and was not read
 	case s == conn.StateSynSent && !e.conn.Frozen():
-		e.giveUp(now, &tcpip.ErrAborted{})
+		e.giveUp(now, byClose)
 	case linger.Enabled && linger.Timeout == 0 && s != conn.StateTimeWait && !e.conn.Frozen():
 		e.conn.Abort(now)
 	default:
@@ -136,7 +156,7 @@ func (e *Endpoint) closeIdle() {
 	e.setState(StateClose)
 	e.leave()
 	e.release()
-	e.ready.Store(uint64(waiter.ReadableEvents | waiter.WritableEvents | waiter.EventHUp))
+	e.ready.Store(uint32(waiter.ReadableEvents | waiter.WritableEvents | waiter.EventHUp))
 	e.wake |= waiter.EventHUp | waiter.ReadableEvents | waiter.WritableEvents
 	e.listening.Store(nil)
 }
@@ -163,10 +183,11 @@ func (e *Endpoint) Wait() {
 		e.unlock()
 		return
 	}
-	if e.done == nil {
-		e.done = make(chan struct{})
+	w := e.forWaiting()
+	if w.done == nil {
+		w.done = make(chan struct{})
 	}
-	done := e.done
+	done := w.done
 	e.unlock()
 	<-done
 }

@@ -90,8 +90,8 @@ func (e *Endpoint) connectAgain() tcpip.Error {
 // failure is why the connection ended, nil if it has not or ended well. e.mu
 // is held.
 func (e *Endpoint) failure() tcpip.Error {
-	if e.hardErr != nil {
-		return e.hardErr
+	if err := e.givenUp.err(); err != nil {
+		return err
 	}
 	return tcpipError(e.conn.Err())
 }

@@ -21,83 +21,90 @@ import (
 type Endpoint struct {
 	tcpip.DefaultSocketOptionsHandler
 
-	proto  *protocol
-	wq     *waiter.Queue
-	ownWQ  waiter.Queue // what wq is, unless the user has brought one
-	view   RepairSocket
-	number uint64
-	ops    socketOptions
-	stats  tally
-	inbox  inbox
+	// What every packet touches stands first.
 
-	// What may be read without mu; it is written with mu held.
-	state     atomic.Uint32 // an EndpointState
-	ready     atomic.Uint64 // a waiter.EventMask: what Readiness reports
-	listening atomic.Pointer[listener]
-	// refused counts what never reached the connection.
-	refused atomic.Pointer[[conn.NumDropReasons]atomic.Uint32] // nil: all are zero
+	proto     *protocol
+	mu        sync.Mutex
+	inbox     inbox
+	listening atomic.Pointer[listener] // written with mu held
+	stats     tally
+	state     atomic.Uint32 // an EndpointState; written with mu held
+	ready     atomic.Uint32 // a waiter.EventMask: what Readiness reports; likewise
 
-	lastErrorMu sync.Mutex
-	lastError   tcpip.Error
+	// The rest, but for what says otherwise, is guarded by mu.
 
-	mu sync.Mutex
+	flags
 
-	// The rest is guarded by mu.
-
-	net      tcpip.NetworkProtocolNumber
-	bound    tcpip.NICID // by Bind; 0: to none
-	nic      tcpip.NICID // the connection's; 0: the routes say
-	ends     ends
-	place    place
-	owner    tcpip.PacketOwner
+	wq       *waiter.Queue
 	settings *settings // not to be written to if shared; see change
+	ops      socketOptions
 	route    *stack.Route
 	// confirmAt is when route is next to be confirmed.
 	confirmAt conn.Time
+	// parent is the listener whose connection this is, until the handshake is
+	// over. The endpoint is an embryo there, or with Fast Open may have been
+	// accepted already: then early is set.
+	parent  *listener
+	opening *opening     // nil: nothing is special about the handshake
+	kept    *reservation // holds what comes while the connection, restored, is frozen
+	others  *others      // what is to be done once the lock is let go; nil: nothing
+	waiting *waiting     // nil: nobody waits
+	timer   timer
+	wake    waiter.EventMask // for the next unlock to notify
+
+	ends ends
 
 	// conn is in use from started on, and stays readable after its end.
 	conn conn.Conn
 
-	// All that is a byte stands together, where it takes no more than that.
+	place     place
+	net       tcpip.NetworkProtocolNumber
+	bound     tcpip.NICID        // by Bind; 0: to none
+	nic       tcpip.NICID        // the connection's; 0: the routes say
+	owner     *tcpip.PacketOwner // nil: none
+	lastError atomic.Pointer[tcpip.Error]
+	number    uint64       // never changes
+	ownWQ     waiter.Queue // what wq is, unless the user has brought one
+	view      RepairSocket // never changes
+}
+
+// flags are all of an endpoint that takes no more than a byte.
+type flags struct {
 	started        bool
+	sending        bool // some goroutine is writing packets; see unlock
+	late           bool // the batcher will call endTurn
+	putOffs        uint8
+	released       bool // nothing of the stack's is held any more
 	passive        bool // opened by a peer's SYN
+	early          bool // see parent
 	settingsShared bool
 	addressBound   bool // to an address, which is the local one
 	connectDone    bool // Connect has reported the outcome of the handshake
 	readShut       bool // by the user
 	writeShut      bool
-	userGone       bool // Close was called
-	sending        bool // some goroutine is writing packets; see unlock
-	late           bool // the batcher will call endTurn
-	putOffs        uint8
-	released       bool // nothing of the stack's is held any more
+	userGone       bool         // Close was called
+	givenUp        surrender    // goes before conn.Err
+	queue          repair.Queue // selected by OptionRepairQueue
 	gauges         gauges
-
-	// hardErr, if set, is why the connection ended, where that is not conn's
-	// to know; it goes before conn.Err.
-	hardErr tcpip.Error
-
-	// embryo is the listener whose half-open connection this is.
-	embryo *listener
-	// earlyOf is the listener whose Fast Open connection this is, until the
-	// handshake is over; fastOpen, what a client has asked for.
-	earlyOf  *listener
-	fastOpen *fastOpenAttempt
-	// deferUntil is when that connection's last ACK counts without data.
-	deferUntil conn.Time
-
-	wake    waiter.EventMask // for the next unlock to notify
-	quiet   *sync.Cond       // signalled when sending ends; its lock is mu; nil: nobody waits
-	others  *others          // what is to be done once the lock is let go; nil: nothing
-	timer   timer
-	kept    *reservation // holds what comes while the connection, restored, is frozen
-	queue   repair.Queue // selected by OptionRepairQueue
-	rcvBuf  int          // conn's buffer sizes as last seen
-	sndBuf  int
-	counted *conn.Mishaps // what of conn's the stack's counters have; nil: nothing
-
-	done chan struct{} // closed when released is set, if somebody waits
 }
+
+// waiting is what other goroutines wait for.
+type waiting struct {
+	quiet *sync.Cond    // signalled when sending ends; its lock is the endpoint's
+	done  chan struct{} // closed when released is set
+}
+
+// forWaiting returns what is to be waited for. e.mu is held.
+func (e *Endpoint) forWaiting() *waiting {
+	if e.waiting == nil {
+		e.waiting = new(waiting)
+	}
+	return e.waiting
+}
+
+// isEmbryo reports whether a listener has the endpoint, half-open, in its queue.
+// e.mu is held.
+func (e *Endpoint) isEmbryo() bool { return e.parent != nil && !e.early }
 
 // place is what an endpoint holds in the stack's tables.
 type place struct {
@@ -139,7 +146,7 @@ func newBareEndpoint(p *protocol, net tcpip.NetworkProtocolNumber, wq *waiter.Qu
 		e.wq = &e.ownWQ
 	}
 	e.setState(StateInitial)
-	e.ready.Store(uint64(waiter.WritableEvents | waiter.EventHUp)) // as Linux's tcp_poll has it
+	e.ready.Store(uint32(waiter.WritableEvents | waiter.EventHUp)) // as Linux's tcp_poll has it
 	return e
 }
 
@@ -199,8 +206,8 @@ func (e *Endpoint) endTurn(all bool) {
 			out.write(e)
 			e.mu.Lock()
 			e.sending = false
-			if e.quiet != nil {
-				e.quiet.Broadcast()
+			if w := e.waiting; w != nil && w.quiet != nil {
+				w.quiet.Broadcast()
 			}
 			continue
 		}
@@ -225,7 +232,7 @@ func (e *Endpoint) letGo() {
 // send: it publishes what others may see.
 func (e *Endpoint) settled() {
 	e.publishState(e.conn.State())
-	e.ready.Store(uint64(e.readiness()))
+	e.ready.Store(uint32(e.readiness()))
 	e.letGo()
 }
 
@@ -295,25 +302,27 @@ func (e *Endpoint) observe() (n news) {
 	e.countEvents()
 	e.publishState(to)
 	e.publishBuffers()
-	if err := e.conn.Err(); err != nil && ev&conn.EventError != 0 && e.hardErr == nil {
+	if err := e.conn.Err(); err != nil && ev&conn.EventError != 0 && e.givenUp == notGivenUp {
 		e.UpdateLastError(tcpipError(err))
 	}
 	if to == conn.StateClosed {
 		e.leave()
 	}
-	if l := e.embryo; l != nil {
+	if ev&conn.EventEstablished != 0 && e.conn.Deadline() == conn.Never {
+		e.timer.stop() // the handshake's, which would lie about for a second
+	}
+	if l := e.parent; l != nil && to != conn.StateSynReceived {
+		e.parent = nil
 		switch {
+		case e.early:
+			l.queue.endEarly()
 		case to == conn.StateClosed:
-			e.embryo, n.orphans = nil, l
-		case to != conn.StateSynReceived:
-			e.embryo, n.accept = nil, l
+			n.orphans = l
+		default:
+			n.accept = l
 		}
 	}
-	if l := e.earlyOf; l != nil && to != conn.StateSynReceived {
-		e.earlyOf = nil
-		l.queue.endEarly()
-	}
-	e.ready.Store(uint64(e.readiness()))
+	e.ready.Store(uint32(e.readiness()))
 	n.wake = wakeFor(ev) | e.wake
 	e.wake = 0
 	return n
@@ -324,7 +333,7 @@ func (e *Endpoint) publishState(s conn.State) {
 	switch {
 	case s != conn.StateClosed:
 		e.setState(connState(s))
-	case e.hardErr != nil || e.conn.Err() != nil:
+	case e.givenUp != notGivenUp || e.conn.Err() != nil:
 		e.setState(StateError)
 	default:
 		e.setState(StateClose)
@@ -334,21 +343,26 @@ func (e *Endpoint) publishState(s conn.State) {
 // publishBuffers makes visible what auto-tuning has made of the buffers. e.mu
 // is held.
 func (e *Endpoint) publishBuffers() {
-	rcv, snd := e.conn.Buffers()
-	if rcv != e.rcvBuf {
-		if o := e.ops.own.Load(); e.rcvBuf != 0 && o != nil {
-			o.SetReceiveBufferSize(int64(rcv)*SegOverheadFactor, false)
+	o := &e.ops
+	rcv, snd := e.bufferSizes()
+	if rcv != o.rcvBuf {
+		if o.rcvBuf != 0 && o.own.Load() {
+			e.options().SetReceiveBufferSize(int64(rcv)*SegOverheadFactor, false)
 		}
-		e.ops.rcvTuned = e.rcvBuf != 0
-		e.rcvBuf = rcv
+		o.rcvTuned, o.rcvBuf = o.rcvBuf != 0, rcv
 	}
-	if snd != e.sndBuf {
-		if o := e.ops.own.Load(); e.sndBuf != 0 && o != nil {
-			o.SetSendBufferSize(int64(snd), false)
+	if snd != o.sndBuf {
+		if o.sndBuf != 0 && o.own.Load() {
+			e.options().SetSendBufferSize(int64(snd), false)
 		}
-		e.ops.sndTuned = e.sndBuf != 0
-		e.sndBuf = snd
+		o.sndTuned, o.sndBuf = o.sndBuf != 0, snd
 	}
+}
+
+// bufferSizes are the connection's. e.mu is held.
+func (e *Endpoint) bufferSizes() (rcv, snd uint32) {
+	r, s := e.conn.Buffers()
+	return uint32(r), uint32(s)
 }
 
 // wakeFor says which waiters an event concerns.
@@ -392,7 +406,7 @@ func (e *Endpoint) readiness() (mask waiter.EventMask) {
 	if closed || peerDone && e.writeShut {
 		mask |= waiter.EventHUp
 	}
-	if closed && (e.hardErr != nil || e.conn.Err() != nil) {
+	if closed && (e.givenUp != notGivenUp || e.conn.Err() != nil) {
 		mask |= waiter.EventErr
 	}
 	return mask
@@ -418,7 +432,15 @@ func (e *Endpoint) Readiness(mask waiter.EventMask) waiter.EventMask {
 func (e *Endpoint) SetOwner(owner tcpip.PacketOwner) {
 	e.mu.Lock()
 	defer e.unlock()
-	e.owner = owner
+	e.owner = &owner
+}
+
+// packetOwner is who owns the endpoint's packets; nil: nobody. e.mu is held.
+func (e *Endpoint) packetOwner() tcpip.PacketOwner {
+	if e.owner == nil {
+		return nil
+	}
+	return *e.owner
 }
 
 // Info implements tcpip.Endpoint. The result is a *stack.TransportEndpointInfo.

@@ -39,11 +39,10 @@ func tcpipError(err error) tcpip.Error {
 // LastError implements tcpip.Endpoint: it returns the latest asynchronous
 // error, as SO_ERROR does, and forgets it.
 func (e *Endpoint) LastError() tcpip.Error {
-	e.lastErrorMu.Lock()
-	defer e.lastErrorMu.Unlock()
-	err := e.lastError
-	e.lastError = nil
-	return err
+	if err := e.lastError.Swap(nil); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // LastErrorLocked is LastError. It needs no lock of the caller.
@@ -51,7 +50,5 @@ func (e *Endpoint) LastErrorLocked() tcpip.Error { return e.LastError() }
 
 // UpdateLastError implements tcpip.SocketOptionsHandler.
 func (e *Endpoint) UpdateLastError(err tcpip.Error) {
-	e.lastErrorMu.Lock()
-	e.lastError = err
-	e.lastErrorMu.Unlock()
+	e.lastError.Store(&err)
 }

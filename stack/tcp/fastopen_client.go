@@ -8,8 +8,14 @@ import (
 	"github.com/tcprepair/ustack/stack/tcp/conn"
 )
 
-// fastOpenAttempt is what a connecting endpoint has to do with Fast Open.
-type fastOpenAttempt struct {
+// opening is what only few handshakes have, until they are over.
+type opening struct {
+	// deferUntil is when an embryo's last ACK counts without data
+	// (TCP_DEFER_ACCEPT); 0: at once.
+	deferUntil conn.Time
+
+	// The rest is what a connecting endpoint has to do with Fast Open.
+
 	// deferred is whom to connect to once there is something to write; nil: the
 	// SYN is on its way.
 	deferred *tcpip.FullAddress
@@ -83,31 +89,31 @@ func (e *Endpoint) tryFastOpen(now conn.Time, addr tcpip.FullAddress, p tcpip.Pa
 
 // connectWith opens a connection with what the SYN can carry of p. e.mu is held.
 func (e *Endpoint) connectWith(now conn.Time, addr tcpip.FullAddress, p tcpip.Payloader, opts tcpip.WriteOptions) (n int64, err tcpip.Error) {
-	before := e.fastOpen
-	e.fastOpen = &fastOpenAttempt{}
+	before := e.opening
+	e.opening = &opening{}
 	err = e.startConnect(now, addr)
 	if !e.started {
-		e.fastOpen = before
+		e.opening = before
 		return 0, err
 	}
 	if size := p.Len(); size > 0 {
 		k, _ := e.conn.WriteSYN(p, size, opts.More) // the rest is written later
 		n = int64(k)
 	}
-	e.fastOpen.data = n > 0
+	e.opening.data = n > 0
 	return n, err
 }
 
 // isDeferred reports whether Connect was put off and nothing was written
 // since. e.mu is held.
 func (e *Endpoint) isDeferred() bool {
-	return e.fastOpen != nil && e.fastOpen.deferred != nil && !e.userGone
+	return e.opening != nil && e.opening.deferred != nil && !e.userGone
 }
 
 // connectDeferred opens the connection that Connect has put off. e.mu is held.
 func (e *Endpoint) connectDeferred(now conn.Time, p tcpip.Payloader, opts tcpip.WriteOptions) (int64, tcpip.Error) {
 	e.connectDone = true
-	return e.connectWith(now, *e.fastOpen.deferred, p, opts)
+	return e.connectWith(now, *e.opening.deferred, p, opts)
 }
 
 // deferConnect puts a connection off until there is something to write, if the
@@ -122,11 +128,11 @@ func (e *Endpoint) deferConnect(addr tcpip.FullAddress) bool {
 		peer = tcpip.AddrFrom4Slice(peer.AsSlice()[header.IPv6AddressSize-header.IPv4AddressSize:])
 	}
 	if e.proto.fastOpen.peer(peer).cookie == nil && !e.proto.noClientCookie() {
-		e.fastOpen = &fastOpenAttempt{}
+		e.opening = &opening{}
 		return false
 	}
-	e.fastOpen = &fastOpenAttempt{deferred: &addr}
-	e.ready.Store(uint64(waiter.WritableEvents)) // so that the user writes
+	e.opening = &opening{deferred: &addr}
+	e.ready.Store(uint32(waiter.WritableEvents)) // so that the user writes
 	return true
 }
 
@@ -139,7 +145,7 @@ func (p *protocol) noClientCookie() bool {
 // for a cookie. e.mu is held.
 // https://www.rfc-editor.org/rfc/rfc7413#section-4.2.1
 func (e *Endpoint) fastOpenSYN(cfg *conn.Config) {
-	a := e.fastOpen
+	a := e.opening
 	if a == nil {
 		return
 	}
@@ -169,8 +175,8 @@ func orMSS(mss, def uint16) uint16 {
 // learnFastOpen remembers what a SYN-ACK says. o are its options. e.mu is held.
 // https://www.rfc-editor.org/rfc/rfc7413#section-4.1.3
 func (e *Endpoint) learnFastOpen(o *conn.Options) {
-	a := e.fastOpen
-	e.fastOpen = nil
+	a := e.opening
+	e.opening = nil
 	if a == nil || a.option == nil && !a.data {
 		return
 	}

@@ -109,7 +109,7 @@ func (l *listener) hatchEarly(child *Endpoint, p *packet, reply *conn.FastOpen) 
 		l.reset(p, conn.DropNoSocket)
 		return
 	}
-	child.earlyOf = l
+	child.parent, child.early = l, true
 	now := child.proto.now()
 	cfg := child.config(now)
 	cfg.FastOpen, cfg.Early = reply, true

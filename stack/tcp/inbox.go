@@ -34,55 +34,56 @@ func (p *packet) release() { p.seg.Release() }
 // inbox is where packets wait for whoever has the endpoint locked. It has a
 // lock of its own, which nothing else is taken under.
 type inbox struct {
-	waiting atomic.Int32 // how many, to be read without the lock
-
-	mu    sync.Mutex
-	queue *[]packet // nil: empty
-	bytes int
+	mu      sync.Mutex
+	waiting atomic.Pointer[backlog] // nil: nothing; may be read without the lock
 }
 
-// inboxPool has empty slices with room: an endpoint that nothing waits for keeps
+// backlog is what waits in an inbox.
+type backlog struct {
+	packets []packet
+	bytes   int // of payload
+}
+
+// backlogs has empty ones with room: an endpoint that nothing waits for keeps
 // none.
-var inboxPool = sync.Pool{New: func() any { return new([]packet) }}
+var backlogs = sync.Pool{New: func() any { return new(backlog) }}
 
 // empty reports whether nothing waits.
-func (in *inbox) empty() bool { return in.waiting.Load() == 0 }
+func (in *inbox) empty() bool { return in.waiting.Load() == nil }
 
 // push appends a packet, unless the inbox is full.
 func (in *inbox) push(p *packet) bool {
 	size := int(p.seg.DataLen())
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.queue == nil {
-		in.queue = inboxPool.Get().(*[]packet)
+	b := in.waiting.Load()
+	if b == nil {
+		b = backlogs.Get().(*backlog)
+		defer in.waiting.Store(b)
 	}
-	if len(*in.queue) >= inboxSegments || in.bytes+size > inboxBytes {
+	if len(b.packets) >= inboxSegments || b.bytes+size > inboxBytes {
 		return false
 	}
-	*in.queue = append(*in.queue, *p)
-	in.bytes += size
-	in.waiting.Add(1)
+	b.packets = append(b.packets, *p)
+	b.bytes += size
 	return true
 }
 
-// take returns all that waits, in order; nil if nothing does. The slice goes
-// back by giveBack.
-func (in *inbox) take() *[]packet {
+// take returns all that waits, in order; nil if nothing does. It goes back by
+// giveBack.
+func (in *inbox) take() *backlog {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	q := in.queue
-	in.queue, in.bytes = nil, 0
-	in.waiting.Store(0)
-	return q
+	return in.waiting.Swap(nil)
 }
 
-// giveBack returns a slice from take. Its packets have been dealt with.
-func giveBack(q *[]packet) {
+// giveBack returns a backlog from take. Its packets have been dealt with.
+func giveBack(b *backlog) {
 	const keep = 64 // a burst's worth of room; more would be memory for nothing
-	if cap(*q) > keep {
+	if cap(b.packets) > keep {
 		return
 	}
-	clear(*q)
-	*q = (*q)[:0]
-	inboxPool.Put(q)
+	clear(b.packets)
+	b.packets, b.bytes = b.packets[:0], 0
+	backlogs.Put(b)
 }

@@ -1,7 +1,6 @@
 package tcp
 
 import (
-	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -130,12 +129,7 @@ func (e *Endpoint) refuse(p *packet, reason conn.DropReason) {
 
 // countRefused counts a segment that the connection never saw.
 func (e *Endpoint) countRefused(reason conn.DropReason) {
-	n := e.refused.Load()
-	if n == nil {
-		e.refused.CompareAndSwap(nil, new([conn.NumDropReasons]atomic.Uint32))
-		n = e.refused.Load()
-	}
-	n[reason].Add(1)
+	e.stats.account().refused[reason].Add(1)
 }
 
 // drain processes the inbox. e.mu is held.
@@ -145,8 +139,8 @@ func (e *Endpoint) drain(now conn.Time) {
 		if queue == nil {
 			return
 		}
-		for i := range *queue {
-			e.input(now, &(*queue)[i])
+		for i := range queue.packets {
+			e.input(now, &queue.packets[i])
 		}
 		giveBack(queue)
 	}
@@ -163,7 +157,7 @@ func (e *Endpoint) input(now conn.Time, p *packet) {
 		o := e.forOthers()
 		o.strays = append(o.strays, *p)
 	case e.kept != nil && e.kept.hold(p):
-	case e.embryo != nil:
+	case e.isEmbryo():
 		e.inputEmbryo(now, p)
 	default:
 		e.inputConn(now, p)
@@ -200,7 +194,7 @@ func (e *Endpoint) inputConn(now conn.Time, p *packet) {
 	}
 	synchronized := e.conn.State().Synchronized()
 	reason := e.conn.Input(now, &p.seg)
-	if e.fastOpen != nil && e.conn.State().Synchronized() {
+	if e.opening != nil && e.conn.State().Synchronized() {
 		e.learnFastOpen(&p.seg.Options)
 	}
 	e.proto.drop(reason)

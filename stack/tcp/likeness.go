@@ -66,5 +66,5 @@ func (l *likeness) init(p *protocol) {
 // resemble gives an endpoint that nobody else has what it begins with.
 func (e *Endpoint) resemble(l *likeness) {
 	e.settings, e.settingsShared = &l.settings, true
-	e.ops.shared = &l.options
+	e.ops.values.Store(&l.options)
 }

@@ -173,7 +173,7 @@ func (l *listener) hatch(p *packet) {
 		l.hatchEarly(child, p, reply)
 		return
 	}
-	child.embryo = l
+	child.parent = l
 	if !l.queue.add(child) {
 		child.discard()
 		l.reset(p, conn.DropNoSocket)
@@ -181,7 +181,7 @@ func (l *listener) hatch(p *packet) {
 	}
 	now := child.proto.now()
 	if d := child.settings.deferAccept; d > 0 {
-		child.deferUntil = now.Add(d)
+		child.opening = &opening{deferUntil: now.Add(d)}
 	}
 	cfg := child.config(now)
 	cfg.FastOpen = reply
@@ -220,7 +220,7 @@ func (e *Endpoint) newChild(p *packet, wq *waiter.Queue) (*Endpoint, tcpip.Error
 // discard gives up a locked endpoint whose connection has not started.
 func (e *Endpoint) discard() {
 	e.userGone = true
-	e.embryo = nil
+	e.parent = nil
 	e.setState(StateClose)
 	e.release()
 	e.unlock()
@@ -233,7 +233,7 @@ func (e *Endpoint) inherit(from *Endpoint) {
 	e.settings, e.owner = from.settings, from.owner
 	e.settingsShared, from.settingsShared = true, true
 	from.unlock()
-	e.ops.shared = from.shareOptions()
+	e.ops.values.Store(from.shareOptions())
 }
 
 // nicChecker is a socket-option handler that does nothing but know which
@@ -251,7 +251,7 @@ func (c *nicChecker) HasNIC(id int32) bool { return c.stack.HasNIC(tcpip.NICID(i
 // with none the last ACK is dropped, and the retransmitted SYN-ACK will draw
 // another. e.mu is held.
 func (e *Endpoint) inputEmbryo(now conn.Time, p *packet) {
-	l := e.embryo
+	l := e.parent
 	completing := p.seg.Flags&(header.TCPFlagSyn|header.TCPFlagRst|header.TCPFlagAck) == header.TCPFlagAck
 	if !completing || e.conn.Frozen() {
 		e.inputConn(now, p)
@@ -278,5 +278,5 @@ func (e *Endpoint) inputEmbryo(now conn.Time, p *packet) {
 // handshake wait for data. The peer takes the connection for open and will
 // send; the SYN-ACK that is sent again in the meantime does no harm.
 func (e *Endpoint) deferred(now conn.Time, p *packet) bool {
-	return e.deferUntil > now && p.seg.DataLen() == 0 && !p.seg.Has(header.TCPFlagFin)
+	return e.opening != nil && e.opening.deferUntil > now && p.seg.DataLen() == 0 && !p.seg.Has(header.TCPFlagFin)
 }

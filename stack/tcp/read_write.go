@@ -40,8 +40,8 @@ func (e *Endpoint) read(now conn.Time, dst io.Writer, peek bool) (int, tcpip.Err
 		if e.queue != repair.NoQueue && e.conn.Frozen() {
 			return e.readSelected(dst, peek)
 		}
-		if e.hardErr != nil {
-			return 0, e.hardErr
+		if err := e.givenUp.err(); err != nil {
+			return 0, err
 		}
 		if e.userGone {
 			return 0, &tcpip.ErrClosedForReceive{}
@@ -100,8 +100,8 @@ func (e *Endpoint) write(now conn.Time, p tcpip.Payloader, opts tcpip.WriteOptio
 		}
 		return 0, &tcpip.ErrClosedForSend{} // EPIPE, as Linux has it
 	}
-	if e.hardErr != nil {
-		return 0, e.hardErr
+	if err := e.givenUp.err(); err != nil {
+		return 0, err
 	}
 	size := p.Len()
 	if opts.Atomic && size > e.conn.Writable() {

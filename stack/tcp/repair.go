@@ -55,10 +55,11 @@ func (e *Endpoint) setRepair(m repair.Mode) error {
 	}
 	for m == repair.On && e.sending {
 		// Packets made before are still on their way out.
-		if e.quiet == nil {
-			e.quiet = sync.NewCond(&e.mu)
+		q := &e.forWaiting().quiet
+		if *q == nil {
+			*q = sync.NewCond(&e.mu)
 		}
-		e.quiet.Wait()
+		(*q).Wait()
 	}
 	return nil
 }
@@ -111,9 +112,9 @@ func (e *Endpoint) Drops() (d [conn.NumDropReasons]uint32) {
 	e.mu.Lock()
 	defer e.unlock()
 	d = *e.conn.Drops()
-	if refused := e.refused.Load(); refused != nil {
+	if a := e.stats.full.Load(); a != nil {
 		for i := range d {
-			d[i] += refused[i].Load()
+			d[i] += a.refused[i].Load()
 		}
 	}
 	return d

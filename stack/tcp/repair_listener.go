@@ -140,9 +140,9 @@ func (f *RepairFactory) restoreListener(p *protocol, snap *repair.Snapshot) (rep
 		c.passive = true
 		switch {
 		case c.conn.Early():
-			c.earlyOf = l
+			c.parent, c.early = l, true
 		case c.conn.State() == conn.StateSynReceived:
-			c.embryo = l
+			c.parent = l
 		}
 		l.queue.restore(c)
 		c.unlock()
@@ -169,11 +169,11 @@ func listenerOptions(u conn.UserOptions, o *repair.SocketOptions) conn.UserOptio
 func (q *acceptQueue) restore(e *Endpoint) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if e.embryo != nil {
+	if e.isEmbryo() {
 		q.insert(e, false)
 		return
 	}
-	if e.earlyOf != nil {
+	if e.parent != nil {
 		q.early++
 	}
 	q.ready = append(q.ready, e)

@@ -307,7 +307,7 @@ func (e *Endpoint) adopt(snap *repair.Snapshot, device tcpip.NICID) {
 	}
 	e.resemble(e.proto.restored(&want, linger, int32(device)))
 	// The sizes of the buffers are each connection's own.
-	e.rcvBuf, e.sndBuf = e.conn.Buffers()
+	e.ops.rcvBuf, e.ops.sndBuf = e.bufferSizes()
 	e.ops.rcvTuned, e.ops.sndTuned = true, true
 	e.writeShut = snap.FINQueued
 }

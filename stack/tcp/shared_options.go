@@ -10,40 +10,38 @@ import (
 // some that it shares with others, a connection that a listener made with a copy
 // of the listener's, until somebody asks for its own.
 type socketOptions struct {
-	own    atomic.Pointer[tcpip.SocketOptions]
-	shared *tcpip.SocketOptions // not to be written to; nil: own is there
-	// Whether auto-tuning has changed a buffer's size since.
+	values atomic.Pointer[tcpip.SocketOptions]
+	own    atomic.Bool // the values are nobody else's, and may be written to
+	// Whether auto-tuning has changed a buffer's size since they were shared, and
+	// the connection's sizes as last seen.
 	rcvTuned, sndTuned bool
+	rcvBuf, sndBuf     uint32
 }
 
 // options returns the endpoint's options to be read.
-func (e *Endpoint) options() *tcpip.SocketOptions {
-	if o := e.ops.own.Load(); o != nil {
-		return o
-	}
-	return e.ops.shared
-}
+func (e *Endpoint) options() *tcpip.SocketOptions { return e.ops.values.Load() }
 
 // ownOptions returns the endpoint's options to be changed. e.mu is held.
 func (e *Endpoint) ownOptions() *tcpip.SocketOptions {
-	if o := e.ops.own.Load(); o != nil {
-		return o
+	if e.ops.own.Load() {
+		return e.options()
 	}
-	o := e.copyOptions(e.ops.shared)
+	o := e.copyOptions(e.options())
 	if e.ops.rcvTuned {
-		o.SetReceiveBufferSize(int64(e.rcvBuf)*SegOverheadFactor, false)
+		o.SetReceiveBufferSize(int64(e.ops.rcvBuf)*SegOverheadFactor, false)
 	}
 	if e.ops.sndTuned {
-		o.SetSendBufferSize(int64(e.sndBuf), false)
+		o.SetSendBufferSize(int64(e.ops.sndBuf), false)
 	}
-	e.ops.own.Store(o)
+	e.ops.values.Store(o)
+	e.ops.own.Store(true)
 	return o
 }
 
 // SocketOptions implements tcpip.Endpoint.
 func (e *Endpoint) SocketOptions() *tcpip.SocketOptions {
-	if o := e.ops.own.Load(); o != nil {
-		return o
+	if e.ops.own.Load() {
+		return e.options()
 	}
 	e.mu.Lock()
 	defer e.letGo()

@@ -64,23 +64,41 @@ type SendErrors struct {
 // Stats implements tcpip.Endpoint. The result is a *Stats.
 func (e *Endpoint) Stats() tcpip.EndpointStats { return e.stats.all() }
 
-// tally is an endpoint's Stats. Most endpoints never have anything to count but
-// segments, and nobody ever asks, so that all of it is there only from the
-// first error or question on.
+// tally is what is counted of one endpoint. Most never have anything to count
+// but segments, and nobody ever asks, so that the account is there only from the
+// first error or question on, or when those are many.
 type tally struct {
-	full           atomic.Pointer[Stats]
-	received, sent atomic.Uint64 // what full does not have yet
+	full           atomic.Pointer[account]
+	received, sent atomic.Uint32 // what the account does not have yet
 }
 
-// all returns the whole, which goes on counting.
-func (t *tally) all() *Stats {
-	s := t.full.Load()
-	if s == nil {
-		t.full.CompareAndSwap(nil, new(Stats))
-		s = t.full.Load()
+// account is all of it.
+type account struct {
+	Stats
+	// refused counts what never reached the connection.
+	refused [conn.NumDropReasons]atomic.Uint32
+	// passedOn is what the stack's counters have of the connection's. The
+	// endpoint's lock guards it.
+	passedOn conn.Mishaps
+}
+
+// manySegments is how many are counted at most before there is an account.
+const manySegments = 1 << 31
+
+// account returns the account, which goes on counting.
+func (t *tally) account() *account {
+	if a := t.full.Load(); a != nil {
+		return a
 	}
-	s.SegmentsReceived.IncrementBy(t.received.Swap(0))
-	s.SegmentsSent.IncrementBy(t.sent.Swap(0))
+	t.full.CompareAndSwap(nil, new(account))
+	return t.full.Load()
+}
+
+// all returns the statistics, complete.
+func (t *tally) all() *Stats {
+	s := &t.account().Stats
+	s.SegmentsReceived.IncrementBy(uint64(t.received.Swap(0)))
+	s.SegmentsSent.IncrementBy(uint64(t.sent.Swap(0)))
 	return s
 }
 
@@ -89,15 +107,20 @@ func (t *tally) countReceived() {
 		s.SegmentsReceived.Increment()
 		return
 	}
-	t.received.Add(1)
+	if t.received.Add(1) >= manySegments {
+		t.all()
+	}
 }
 
-func (t *tally) countSent(n uint64) {
+// countSent counts segments that were sent as one.
+func (t *tally) countSent(n uint32) {
 	if s := t.full.Load(); s != nil {
-		s.SegmentsSent.IncrementBy(n)
+		s.SegmentsSent.IncrementBy(uint64(n))
 		return
 	}
-	t.sent.Add(n)
+	if t.sent.Add(n) >= manySegments {
+		t.all()
+	}
 }
 
 // gauges remembers which of the stack's counters an endpoint is part of, so
@@ -156,25 +179,24 @@ func (e *Endpoint) countEnd(from conn.State) {
 // countEvents adds to the stack's counters what the connection's have grown by
 // since the last time. e.mu is held.
 func (e *Endpoint) countEvents() {
-	if now := e.conn.Mishaps(); now != nil && (e.counted == nil || *now != *e.counted) {
-		e.countNews(now)
+	now := e.conn.Mishaps()
+	if now == nil {
+		return
+	}
+	if was := &e.stats.account().passedOn; *now != *was {
+		e.countNews(now, was)
 	}
 }
 
 // skipEvents takes what there is already for counted. e.mu is held.
 func (e *Endpoint) skipEvents() {
 	if now := e.conn.Mishaps(); now != nil {
-		were := *now
-		e.counted = &were
+		e.stats.account().passedOn = *now
 	}
 }
 
 // countNews is countEvents when there are any.
-func (e *Endpoint) countNews(now *conn.Mishaps) {
-	if e.counted == nil {
-		e.counted = new(conn.Mishaps)
-	}
-	was := e.counted
+func (e *Endpoint) countNews(now, was *conn.Mishaps) {
 	s := &e.proto.stats
 	add := func(n, w uint64, to ...*tcpip.StatCounter) {
 		if n == w {

@@ -71,7 +71,7 @@ func (e *Endpoint) replyParams() replyParams {
 		hopLimit:     e.settings.hopLimit,
 		tos:          e.settings.tos,
 		trafficClass: e.settings.trafficClass,
-		owner:        e.owner,
+		owner:        e.packetOwner(),
 		mark:         e.options().GetMark(),
 	}
 }

@@ -140,7 +140,7 @@ func (l *listener) inputAck(p *packet) {
 		p.release()
 		return
 	}
-	child.embryo = l
+	child.parent = l
 	if !l.queue.addKept(child) {
 		child.discard()
 		e.stats.all().ReceiveErrors.ListenOverflowAckDrop.Increment()
@@ -175,7 +175,7 @@ func (e *Endpoint) adoptCookie(now conn.Time, p *packet) {
 	if p.seg.Ack == info.SndNxt || p.seg.Seq != info.RcvNxt {
 		return
 	}
-	if mss, ok := e.embryo.redeem(p, now); ok {
+	if mss, ok := e.parent.redeem(p, now); ok {
 		e.conn.Release()
 		e.acceptCookie(now, p, mss)
 	}

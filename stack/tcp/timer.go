@@ -29,7 +29,7 @@ func (t *timer) arm(e *Endpoint, now, deadline conn.Time) {
 	t.t.Reset(wait)
 }
 
-// stop ends the timer for good. e.mu is held.
+// stop ends the timer and lets go of what it is made of. e.mu is held.
 func (t *timer) stop() {
 	if t.t != nil {
 		t.t.Stop()

@@ -29,7 +29,7 @@ func (e *Endpoint) pull(now conn.Time, out *outbox) {
 	if !e.started || e.released {
 		return
 	}
-	h := outHeader{ends: &e.ends, route: e.route, owner: e.owner, mark: e.options().GetMark()}
+	h := outHeader{ends: &e.ends, route: e.route, owner: e.packetOwner(), mark: e.options().GetMark()}
 	if e.options().GetExperimentOptionValue() != 0 {
 		h.extension = experimentLength
 	}
@@ -55,14 +55,14 @@ func (e *Endpoint) pull(now conn.Time, out *outbox) {
 
 // countSent counts a segment that goes out.
 func (e *Endpoint) countSent(seg *conn.Segment) {
-	n := uint64(1)
+	n := uint32(1)
 	if seg.GSOSize > 0 {
-		if size := uint64(seg.DataLen()); size > uint64(seg.GSOSize) {
-			n = (size + uint64(seg.GSOSize) - 1) / uint64(seg.GSOSize)
+		if size := uint32(seg.DataLen()); size > uint32(seg.GSOSize) {
+			n = (size + uint32(seg.GSOSize) - 1) / uint32(seg.GSOSize)
 		}
 	}
 	e.stats.countSent(n)
-	e.proto.countSent(seg.Flags, n)
+	e.proto.countSent(seg.Flags, uint64(n))
 }
 
 // countSent counts segments of the stack.
