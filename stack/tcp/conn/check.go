@@ -8,7 +8,7 @@ import (
 // Tests and fuzzers call it after every step; it finds the fault near its
 // cause.
 func (c *Conn) check() error {
-	if !inOrder.none() || !noHoles.none() || unset != (Profile{}) || nothingOdd != (oddities{}) || noMishaps != (Mishaps{}) {
+	if !inOrder.none() || !noHoles.none() || unset != (Profile{}) || nothingOdd != (oddities{}) || noMishaps != (Mishaps{}) || noReduction != (reduction{}) || noUnusual != neverUnusual() {
 		return fmt.Errorf("what stands for nothing was written to")
 	}
 	if c.illegal != [2]State{} {
@@ -133,8 +133,8 @@ func (c *Conn) checkReceive() error {
 
 func (c *Conn) checkTimers() error {
 	least := Never
-	for _, at := range c.timers.at {
-		least = min(least, at)
+	for k := range numTimers {
+		least = min(least, c.timers.at(k))
 	}
 	if least != c.timers.earliest {
 		return fmt.Errorf("earliest deadline is %d, known as %d", least, c.timers.earliest)

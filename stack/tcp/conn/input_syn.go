@@ -61,7 +61,7 @@ const resetDelay = 2 * time.Millisecond
 // https://www.rfc-editor.org/rfc/rfc9293#section-3.5.1
 func (c *Conn) trySYNAgain(now Time) {
 	if c.loss.retries == 0 && c.owed.synSends > 0 {
-		c.timers.set(timerRTO, min(c.timers.at[timerRTO], now.Add(resetDelay)))
+		c.timers.set(timerRTO, min(c.timers.at(timerRTO), now.Add(resetDelay)))
 	}
 }
 

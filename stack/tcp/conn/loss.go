@@ -21,31 +21,24 @@ const (
 // lossState is what a connection remembers while it recovers.
 type lossState struct {
 	phase   phase
-	point   seqnum.Value // SND.NXT when the phase began: it ends when this is acknowledged
 	held    bool         // nothing beyond point was acknowledged since (RFC 6582's recover)
-	dupAcks uint32       // duplicate acknowledgements in a row, without SACK
+	insist  bool         // the oldest segment is to go again, whatever the window says
+	counted bool         // this recovery's fast retransmission was counted
+	frto    bool         // it is not known yet whether the timeout was spurious
 	heard   uint16       // the window field of the last acknowledgement; 0: there was none
-	retries int          // retransmission timeouts since anything was acknowledged
-	stalled Time         // since when the oldest segment has been waiting
-
-	insist  bool // the oldest segment is to go again, whatever the window says
-	counted bool // this recovery's fast retransmission was counted
-
-	prr  prrState
-	rack rackState
-	tail tailLoss
-	undo undoState
-
-	undone   bool   // the last reduction was taken back
-	resentTS uint32 // our timestamp on the first retransmission after it
-
-	frto  bool // it is not known yet whether the timeout was spurious
-	usage windowUsage
-	round seqnum.Value // the round trip in progress ends when this is acknowledged
+	point   seqnum.Value // SND.NXT when the phase began: it ends when this is acknowledged
+	round   seqnum.Value // the round trip in progress ends when this is acknowledged
+	usage   windowUsage
+	stalled Time   // since when the oldest segment has been waiting
+	retries uint32 // retransmission timeouts since anything was acknowledged
+	dupAcks uint32 // duplicate acknowledgements in a row, without SACK
+	tail    tailLoss
+	rack    rackState
+	*reduction
 }
 
 func (l *lossState) init(iss seqnum.Value) {
-	*l = lossState{point: iss, round: iss, usage: windowUsage{until: iss}}
+	*l = lossState{point: iss, round: iss, usage: windowUsage{until: iss}, reduction: &noReduction}
 	l.rack.steps, l.rack.degree = 1, dupThresh
 }
 
@@ -260,20 +253,20 @@ func (c *Conn) leave() {
 // back. One that was not may not grow: nothing was learnt about the path.
 // https://www.rfc-editor.org/rfc/rfc7661#section-4 (and Linux tcp_cwnd_validate)
 type windowUsage struct {
-	limited bool
-	most    int64        // the largest flight of the present round
+	most    uint32       // the largest flight of the present round, in bytes
 	until   seqnum.Value // which ends when this is acknowledged
+	limited bool
 }
 
 // note records that flight bytes are out, and whether more would be if the
 // congestion window allowed it.
 func (u *windowUsage) note(una, nxt seqnum.Value, flight int64, limited bool) {
-	if u.until.LessThanEq(una) || limited || !u.limited && flight > u.most {
-		u.limited, u.most, u.until = limited, flight, nxt
+	if u.until.LessThanEq(una) || limited || !u.limited && flight > int64(u.most) {
+		u.limited, u.most, u.until = limited, uint32(flight), nxt // no more than what is outstanding
 	}
 }
 
 // mayGrow reports whether the window was used well enough to grow.
 func (u *windowUsage) mayGrow(window, threshold int64) bool {
-	return u.limited || window < threshold && window < 2*u.most
+	return u.limited || window < threshold && window < 2*int64(u.most)
 }

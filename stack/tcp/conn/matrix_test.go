@@ -328,7 +328,7 @@ func (s *subject) judge(in Segment, w want) (faults []string) {
 	s.t.Helper()
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
 	edge, offered := s.v.edge, s.offered
-	timeWait, recent := s.c.timers.at[timerTimeWait], s.c.tstamp.recent
+	timeWait, recent := s.c.timers.at(timerTimeWait), s.c.tstamp.recent
 	s.now = s.now.Add(time.Millisecond)
 	verdict := s.c.Input(s.now, &in)
 	heard := s.hear(-1)
@@ -354,7 +354,7 @@ func (s *subject) judge(in Segment, w want) (faults []string) {
 	if got := s.c.rcv.nxt; got != w.rcvNxt && s.c.rcv.irs != 0 {
 		fault("RCV.NXT %d, want %d", got, w.rcvNxt)
 	}
-	if got := s.c.timers.at[timerTimeWait] != timeWait; got != w.restart {
+	if got := s.c.timers.at(timerTimeWait) != timeWait; got != w.restart {
 		fault("TIME-WAIT timer set anew: %v, want %v", got, w.restart)
 	}
 	// A SYN seen again is refused but echoed: it reaches the left edge of what

@@ -341,7 +341,7 @@ func (c *Conn) sentNew(now Time, n seqnum.Size, fin, pushed bool) {
 	c.timers.stop(timerCork)
 	c.armCork(now)
 	c.acknowledged(now, n > 0)
-	c.loss.prr.out += int64(n)
+	c.loss.sent(int64(n))
 	c.paced(now, int64(n))
 	c.loss.usage.note(c.snd.una, c.snd.nxt, c.flight(), false)
 	if !c.timers.running(timerRTO) || c.timers.running(timerTailLoss) {
@@ -408,9 +408,10 @@ func (c *Conn) retransmit(now Time, out *Segment, r *record) {
 	c.markECN(out, false)
 	c.board.resent(now, r)
 	c.loss.insist = c.loss.insist && seq != c.snd.una
-	c.loss.undo.sent(c.tstamp.value(now))
-	c.loss.resentTS = c.loss.undo.first
-	c.loss.prr.out += int64(size)
+	again := c.loss.reduced()
+	again.undo.sent(c.tstamp.value(now))
+	again.resentTS = again.undo.first
+	again.prr.out += int64(size)
 	c.paced(now, int64(size))
 	c.stats.BytesSent += uint64(n)
 	c.stats.count().BytesRetransmitted += uint64(n)

@@ -112,7 +112,7 @@ func (c *Conn) keptTooLong(silent time.Duration, k *Keepalive) bool {
 // probesOut is how many probes the peer has not answered.
 func (c *Conn) probesOut() int {
 	if c.board.empty() && c.hasUnsent() {
-		return c.loss.retries
+		return int(c.loss.retries)
 	}
 	return int(c.user.keepalives)
 }

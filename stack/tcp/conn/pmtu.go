@@ -107,7 +107,7 @@ func (c *Conn) suspectBlackHole(now Time) {
 	if again {
 		patience = trialRetries
 	}
-	if c.loss.retries < patience || c.snd.mss <= floorMSS || c.board.recs[0].size < uint32(c.segmentSize()) {
+	if int(c.loss.retries) < patience || c.snd.mss <= floorMSS || c.board.recs[0].size < uint32(c.segmentSize()) {
 		return
 	}
 	if h.full == 0 {

@@ -56,6 +56,8 @@ func (p Profile) copy() *Profile { return &p }
 func (c *Conn) begun() *params {
 	if c.cfg.Profile == nil {
 		c.cfg.Profile = &unset
+		c.timers.init()
+		c.loss.reduction = &noReduction
 		c.disorder, c.board.holes = &inOrder, &noHoles
 		c.oddities, c.stats.Mishaps = &nothingOdd, &noMishaps
 	}

@@ -11,12 +11,12 @@ import (
 type rackState struct {
 	last      moment
 	rtt       time.Duration
-	reordered bool  // the path has been seen to reorder
-	steps     uint8 // reordering window in quarters of the least round trip, 1..
-	persist   uint8 // recoveries for which steps is kept
-	degree    int   // how many segments one was late by at most, 3..maxDegree
 	dsackAt   seqnum.Value
-	dsackSeen bool // a DSACK in this round trip widened the window already
+	degree    uint16 // how many segments one was late by at most, 3..maxDegree
+	reordered bool   // the path has been seen to reorder
+	steps     uint8  // reordering window in quarters of the least round trip, 1..
+	persist   uint8  // recoveries for which steps is kept
+	dsackSeen bool   // a DSACK in this round trip widened the window already
 }
 
 const (
@@ -36,14 +36,14 @@ func (k *rackState) update(now Time, d *delivery, least time.Duration) {
 		k.reordered = true
 	}
 	last := d.last
-	if last.valid && d.lastEver && now.Sub(last.at) < least {
+	if last.valid() && d.lastEver && now.Sub(last.at) < least {
 		last = d.once // the original's acknowledgement, not the retransmission's
 	}
-	if !last.valid {
+	if !last.valid() {
 		return
 	}
 	k.rtt = now.Sub(last.at)
-	if !k.last.valid || last.after(k.last.at, k.last.end) {
+	if !k.last.valid() || last.after(k.last.at, k.last.end) {
 		k.last = last
 	}
 }
@@ -52,7 +52,7 @@ func (k *rackState) update(now Time, d *delivery, least time.Duration) {
 // is told to the user; RACK goes by time.
 func (k *rackState) measure(d *delivery, size int) {
 	n := (d.late + int64(size) - 1) / int64(size)
-	k.degree = int(min(max(int64(k.degree), n), maxDegree))
+	k.degree = uint16(min(max(int64(k.degree), n), maxDegree))
 }
 
 // widen reacts to a DSACK: a segment was called lost too early.
@@ -95,7 +95,7 @@ func (c *Conn) reorderWindow() time.Duration {
 func (c *Conn) detectRACK(now Time) {
 	k, b := &c.loss.rack, &c.board
 	c.timers.stop(timerReorder)
-	if !k.last.valid {
+	if !k.last.valid() {
 		return
 	}
 	limit := k.rtt + c.reorderWindow()
@@ -104,7 +104,7 @@ func (c *Conn) detectRACK(now Time) {
 			return false // what was repeated in the tick of an original, but after it, is not late
 		}
 		if wait := r.sent.Add(limit).Sub(now); wait > 0 {
-			if at := now.Add(wait); at < c.timers.at[timerReorder] {
+			if at := now.Add(wait); at < c.timers.at(timerReorder) {
 				c.timers.set(timerReorder, at)
 			}
 			return false
@@ -134,19 +134,20 @@ func (c *Conn) detectRACK(now Time) {
 // onReorder runs when the reordering window of some segment has closed, or the
 // first retransmission has waited long enough for a delivery to make room.
 func (c *Conn) onReorder(now Time) {
-	p, calm := &c.loss.prr, c.loss.phase < phaseRecovery
+	calm := c.loss.phase < phaseRecovery
 	c.detectRACK(now)
 	if c.board.lostOut.segs == 0 {
 		return
 	}
 	c.enterRecovery(now, 0)
+	p := &c.loss.prr
 	if calm {
 		p.patience = now.Add(c.rtt.min / 4)
 	}
 	if p.waits(c.flight()) {
 		if now >= p.patience {
 			p.afford(c.flight())
-		} else if p.patience < c.timers.at[timerReorder] {
+		} else if p.patience < c.timers.at(timerReorder) {
 			c.timers.set(timerReorder, p.patience)
 		}
 	}

@@ -61,7 +61,7 @@ func (c *Conn) thaw(now Time) {
 	if c.snd.last != 0 {
 		c.snd.last += Time(still)
 	}
-	if c.loss.rack.last.valid {
+	if c.loss.rack.last.valid() {
 		c.loss.rack.last.at += Time(still)
 	}
 	if c.cc != nil {

@@ -234,11 +234,11 @@ func TestThawedTimersKeepTheirTime(t *testing.T) {
 	w.a.write(w, []byte("lost"))
 	w.settle(w.a)
 	w.run(100*time.Millisecond, nil)
-	left := w.a.c.timers.at[timerRTO].Sub(w.now)
+	left := w.a.c.timers.at(timerRTO).Sub(w.now)
 	w.a.c.SetRepair(w.now, repair.On)
 	w.run(time.Hour, nil)
 	w.a.c.SetRepair(w.now, repair.OffNoProbe)
-	if got := w.a.c.timers.at[timerRTO].Sub(w.now); got != left || left <= 0 {
+	if got := w.a.c.timers.at(timerRTO).Sub(w.now); got != left || left <= 0 {
 		t.Errorf("the retransmission timer has %v left, had %v when frozen", got, left)
 	}
 	w.fate = nil

@@ -250,6 +250,6 @@ func (c *Conn) restoreSYN(now Time) {
 		c.timers.set(timerRTO, now.Add(InitialRTO)) // as long as data is in flight
 	}
 	if sent && !c.owed.syn {
-		c.owed.synSent = c.timers.at[timerRTO].Add(-min(InitialRTO<<min(c.loss.retries, 16), c.cfg.maxRTO))
+		c.owed.synSent = c.timers.at(timerRTO).Add(-min(InitialRTO<<min(c.loss.retries, 16), c.cfg.maxRTO))
 	}
 }

@@ -263,14 +263,14 @@ func (b *scoreboard) restore(r record) {
 func (c *Conn) restoreLoss(now Time, x *repair.Extra) {
 	l, r, g := &c.loss, &x.Recovery, &x.Congestion
 	una, nxt := c.snd.una, c.snd.nxt
-	l.retries = min(max(g.Retries, 0), 255)
+	l.retries = uint32(min(max(g.Retries, 0), 255))
 	l.stalled = now.before(r.Stalled)
 	l.round = within(r.Round, una, nxt, una)
-	l.usage = windowUsage{limited: r.Limited, most: min(max(r.MostInFlight, 0), maxRun), until: within(r.LimitedUntil, una, nxt, una)}
+	l.usage = windowUsage{limited: r.Limited, most: uint32(min(max(r.MostInFlight, 0), maxRun)), until: within(r.LimitedUntil, una, nxt, una)}
 	l.rack.reordered, l.rack.steps, l.rack.persist = r.Reordered, max(r.Steps, 1), r.Persist
 	if r.Seen {
 		l.rack.rtt = boundRTT(r.SeenRTT)
-		l.rack.last = moment{at: now.before(r.SeenAge), end: within(r.SeenEnd, una-maxRun, nxt, una), valid: true}
+		l.rack.last = moment{at: now.before(r.SeenAge), end: within(r.SeenEnd, una-maxRun, nxt, una)}
 	}
 	if c.board.empty() {
 		return
@@ -283,7 +283,8 @@ func (c *Conn) restoreLoss(now Time, x *repair.Extra) {
 		l.dupAcks = min(g.DupACKs, uint32(len(c.board.recs)))
 	}
 	most := func(n int64) int64 { return min(max(n, 0), maxRun) }
-	l.prr = prrState{
+	again := l.reduced()
+	again.prr = prrState{
 		threshold: most(r.Threshold),
 		before:    max(most(r.Before), 1),
 		delivered: most(r.Delivered),
@@ -291,7 +292,7 @@ func (c *Conn) restoreLoss(now Time, x *repair.Extra) {
 		window:    most(r.Window),
 		first:     most(r.First),
 	}
-	l.undo = undoState{
+	again.undo = undoState{
 		armed:  r.Undo,
 		from:   within(r.UndoFrom, una-maxRun, nxt, una),
 		count:  min(max(r.UndoCount, 0), maxRun),

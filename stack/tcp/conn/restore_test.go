@@ -60,8 +60,8 @@ func describe(c *Conn, now Time) string {
 	for _, p := range c.reasm.spans {
 		s += fmt.Sprintf("held %d:%d\n", p.seq, p.end())
 	}
-	for k, at := range c.timers.at {
-		if at != Never {
+	for k := range numTimers {
+		if at := c.timers.at(k); at != Never {
 			s += fmt.Sprintf("timer %d in %v\n", k, at.Sub(c.frozenAt))
 		}
 	}

@@ -65,7 +65,7 @@ func (c *Conn) givenUp(now Time) bool {
 	if c.snd.wnd == 0 && now.Sub(c.rcv.last) <= c.cfg.maxRTO && !c.burden() {
 		c.loss.retries = 0
 	}
-	return c.loss.retries >= c.cfg.retries
+	return int(c.loss.retries) >= c.cfg.retries
 }
 
 // burden reports whether a peer has kept its window closed for long to a
@@ -78,7 +78,7 @@ func (c *Conn) burden() bool {
 // onSYNTimeout repeats our SYN or SYN-ACK, or gives up.
 func (c *Conn) onSYNTimeout(now Time) {
 	late := c.cfg.opts.UserTimeout > 0 && now.Sub(c.loss.stalled) >= c.cfg.opts.UserTimeout
-	if late || c.loss.retries >= c.cfg.synRetries {
+	if late || int(c.loss.retries) >= c.cfg.synRetries {
 		c.giveUp()
 		return
 	}

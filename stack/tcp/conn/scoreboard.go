@@ -63,16 +63,17 @@ func (t *tally) sub(r *record) { t.bytes -= int64(r.size); t.segs-- }
 // apart by sequence.
 // https://www.rfc-editor.org/rfc/rfc8985#section-6.2 (RACK_sent_after)
 type moment struct {
-	at    Time
-	end   seqnum.Value
-	nth   uint32 // which transmission it was; 0: not known
-	valid bool
+	at  Time // 0: there was none
+	end seqnum.Value
+	nth uint32 // which transmission it was; 0: not known
 }
+
+func (m moment) valid() bool { return m.at != 0 }
 
 // after reports whether m came after the sending, at at, of a segment that
 // ends at end.
 func (m moment) after(at Time, end seqnum.Value) bool {
-	return m.valid && (m.at > at || m.at == at && end.LessThan(m.end))
+	return m.valid() && (m.at > at || m.at == at && end.LessThan(m.end))
 }
 
 // delivery is what one acknowledgement newly told.
@@ -226,7 +227,7 @@ func (b *scoreboard) deliver(r *record, d *delivery) {
 	if !r.is(recEver) && (!d.sampled || d.sample < r.sent) {
 		d.sample, d.sampled = r.sent, true
 	}
-	m := moment{r.sent, r.end(), r.nth, true}
+	m := moment{r.sent, r.end(), r.nth}
 	if !d.last.after(m.at, m.end) {
 		d.last, d.lastEver = m, r.is(recEver)
 	}

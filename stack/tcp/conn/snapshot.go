@@ -144,7 +144,7 @@ func (c *Conn) readExtra(now Time, s *Record) {
 		Phase:   uint8(c.loss.phase),
 		Point:   uint32(c.loss.point),
 		DupACKs: c.loss.dupAcks,
-		Retries: c.loss.retries,
+		Retries: int(c.loss.retries),
 	}
 	if c.cc != nil {
 		st := c.cc.State()
@@ -227,7 +227,7 @@ func (c *Conn) readRecovery(r *repair.Recovery) {
 		Window:    l.prr.window,
 		First:     l.prr.first,
 
-		Seen:      l.rack.last.valid,
+		Seen:      l.rack.last.valid(),
 		Reordered: l.rack.reordered,
 		Steps:     l.rack.steps,
 		Persist:   l.rack.persist,
@@ -246,7 +246,7 @@ func (c *Conn) readRecovery(r *repair.Recovery) {
 
 		Round:        uint32(l.round),
 		Limited:      l.usage.limited,
-		MostInFlight: l.usage.most,
+		MostInFlight: int64(l.usage.most),
 		LimitedUntil: uint32(l.usage.until),
 	}
 	if r.Seen {
@@ -305,8 +305,8 @@ var timerKinds = [numTimers]repair.TimerKind{
 
 func (c *Conn) readTimers(s *Record) {
 	n := 0
-	for k, at := range c.timers.at {
-		if at != Never && timerKinds[k] != 0 {
+	for k := range numTimers {
+		if at := c.timers.at(k); at != Never && timerKinds[k] != 0 {
 			s.timers[n] = repair.Timer{Kind: timerKinds[k], Left: at.Sub(c.frozenAt)}
 			n++
 		}

@@ -9,33 +9,71 @@ const (
 	timerRTO        timer = iota // RFC 6298
 	timerReorder                 // RFC 8985 section 6.2: the reordering window closes
 	timerTailLoss                // RFC 8985 section 7: probe timeout
-	timerPersist                 // RFC 9293 section 3.8.6.1: zero-window probe
 	timerDelayedACK              // RFC 1122 section 4.2.3.2
-	timerCork                    // a corked segment has waited long enough
-	timerPace                    // the next segment may leave; see pace.go
-	timerKeepalive               // RFC 1122 section 4.2.3.6
-	timerFinWait2                // an orphan waits for the peer's FIN
-	timerTimeWait                // RFC 9293 section 3.6: 2 MSL
+	// The rest never run on most connections, or only at their end.
+	timerPersist   // RFC 9293 section 3.8.6.1: zero-window probe
+	timerCork      // a corked segment has waited long enough
+	timerPace      // the next segment may leave; see pace.go
+	timerKeepalive // RFC 1122 section 4.2.3.6
+	timerFinWait2  // an orphan waits for the peer's FIN
+	timerTimeWait  // RFC 9293 section 3.6: 2 MSL
 	numTimers
+	numUsual = timerPersist
 )
 
 // timers is the only home of deadlines. There is no queue: the caller asks for
 // the earliest and ticks.
 type timers struct {
-	at       [numTimers]Time
 	earliest Time
+	usual    [numUsual]Time
+	unusual  *unusualTimers // made when one is first set
+}
+
+// unusualTimers are those from numUsual on.
+type unusualTimers [numTimers - numUsual]Time
+
+// noUnusual is what connections have that have set none. It is never written to,
+// which check verifies.
+var noUnusual = neverUnusual()
+
+func neverUnusual() (u unusualTimers) {
+	for i := range u {
+		u[i] = Never
+	}
+	return u
 }
 
 func (t *timers) init() {
-	for i := range t.at {
-		t.at[i] = Never
+	t.earliest, t.unusual = Never, &noUnusual
+	for i := range t.usual {
+		t.usual[i] = Never
 	}
-	t.earliest = Never
+}
+
+// at is when a timer expires; Never: it does not run.
+func (t *timers) at(k timer) Time {
+	if k < numUsual {
+		return t.usual[k]
+	}
+	return t.unusual[k-numUsual]
+}
+
+// slot is where that is written to.
+func (t *timers) slot(k timer) *Time {
+	if k < numUsual {
+		return &t.usual[k]
+	}
+	if t.unusual == &noUnusual {
+		t.unusual = new(unusualTimers)
+		*t.unusual = noUnusual
+	}
+	return &t.unusual[k-numUsual]
 }
 
 func (t *timers) set(k timer, at Time) {
-	was := t.at[k]
-	t.at[k] = at
+	p := t.slot(k)
+	was := *p
+	*p = at
 	if at < t.earliest {
 		t.earliest = at
 	} else if was == t.earliest {
@@ -44,24 +82,32 @@ func (t *timers) set(k timer, at Time) {
 }
 
 func (t *timers) stop(k timer) {
-	if t.at[k] != Never {
+	if t.at(k) != Never {
 		t.set(k, Never)
 	}
 }
 
-func (t *timers) running(k timer) bool { return t.at[k] != Never }
+func (t *timers) running(k timer) bool { return t.at(k) != Never }
 
 func (t *timers) find() {
 	t.earliest = Never
-	for _, at := range t.at {
+	for _, at := range t.usual {
+		t.earliest = min(t.earliest, at)
+	}
+	if t.unusual == &noUnusual {
+		return
+	}
+	for _, at := range t.unusual {
 		t.earliest = min(t.earliest, at)
 	}
 }
 
 // shift moves every running timer d later: time that does not count.
 func (t *timers) shift(d time.Duration) {
-	for i := range t.at {
-		t.at[i] = t.at[i].Add(d)
+	for k := range numTimers {
+		if t.running(k) {
+			*t.slot(k) = t.at(k).Add(d)
+		}
 	}
 	t.find()
 }
@@ -81,7 +127,7 @@ func (c *Conn) Tick(now Time) {
 	}
 	for c.timers.earliest <= now {
 		for k := range numTimers {
-			if c.timers.at[k] <= now {
+			if c.timers.at(k) <= now {
 				c.timers.stop(k)
 				c.expire(now, k)
 			}

@@ -14,9 +14,9 @@ import (
 type tailLoss struct {
 	active  bool         // a probe awaits its acknowledgement
 	again   bool         // it repeated the last segment, rather than send a new one
-	end     seqnum.Value // SND.NXT after it
 	due     bool         // Output owes the probe
 	counted bool         // it was counted as a recovery
+	end     seqnum.Value // SND.NXT after it
 }
 
 // armTailLoss sets the probe timeout after new data was sent or acknowledged.

@@ -16,8 +16,9 @@ type undoState struct {
 
 // mayUndo remembers a reduction made when una was the oldest unacknowledged.
 func (l *lossState) mayUndo(una seqnum.Value) {
-	l.undo = undoState{armed: true, from: una}
-	l.undone, l.resentTS = false, 0
+	r := l.reduced()
+	r.undo = undoState{armed: true, from: una}
+	r.undone, r.resentTS = false, 0
 }
 
 func (u *undoState) end() { *u = undoState{} }
