@@ -34,7 +34,7 @@ func (c *Conn) ack(now Time, s *Segment) {
 	}
 	dsack := c.takeSACK(s, &d)
 	// What left before a freeze was under way for some part of it.
-	d.sampled = d.sampled && d.sample > c.tstamp.thawed
+	d.sampled = d.sampled && d.sample > c.thawed
 	if !advanced {
 		c.countDuplicate(s, windowed || changed, &d)
 	}
@@ -217,7 +217,7 @@ func (c *Conn) sampleRTT(now Time, s *Segment, d *delivery, advanced, dsack bool
 		c.rtt.sample(at, at.Sub(d.sample))
 		return
 	case advanced && c.tstamp.on && s.Options.HasTS && s.Options.TSEcr != 0 && d.fresh:
-		if rtt, ok := c.tstamp.elapsed(at, s.Options.TSEcr); ok && !c.lateEcho(at, s, d, dsack) {
+		if rtt, ok := c.elapsed(at, s.Options.TSEcr); ok && !c.lateEcho(at, s, d, dsack) {
 			c.rtt.sample(at, rtt)
 			return
 		}

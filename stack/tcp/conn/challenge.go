@@ -15,11 +15,9 @@ type owed struct {
 	refusal bool // the peer's SYN is to be answered as in CLOSED
 	reset   bool
 	abort   bool // the reset is ours to begin with, not an answer
-	rst     rst  // what it looks like
 
 	synSends uint8 // how often our SYN has been sent
 	synSent  Time  // when last
-
 }
 
 // answerLimits are those of RFC 5961 section 7: per connection, so that nothing
@@ -128,7 +126,8 @@ func (c *Conn) oweBeyond(now Time, n seqnum.Size) {
 // connection itself stays as it is.
 func (c *Conn) oweResetFor(s *Segment) {
 	if r, ok := Reset(s); ok {
-		c.owed.reset, c.owed.abort, c.owed.rst = true, false, rst{r.Seq, r.Ack, r.Flags}
+		c.owed.reset, c.owed.abort = true, false
+		c.odd().rst = rst{r.Seq, r.Ack, r.Flags}
 	}
 }
 
@@ -136,7 +135,7 @@ func (c *Conn) oweResetFor(s *Segment) {
 // https://www.rfc-editor.org/rfc/rfc9293#section-3.10.5
 func (c *Conn) oweAbort() {
 	c.owed.reset, c.owed.abort = true, true
-	c.owed.rst = rst{c.snd.nxt, c.rcv.nxt, header.TCPFlagRst | header.TCPFlagAck}
+	c.odd().rst = rst{c.snd.nxt, c.rcv.nxt, header.TCPFlagRst | header.TCPFlagAck}
 }
 
 // oweSYN owes our SYN, or SYN-ACK, from the start.

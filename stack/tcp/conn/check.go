@@ -8,7 +8,7 @@ import (
 // Tests and fuzzers call it after every step; it finds the fault near its
 // cause.
 func (c *Conn) check() error {
-	if !inOrder.none() || !noHoles.none() || unset != (Profile{}) || nothingOdd != (oddities{}) || noMishaps != (Mishaps{}) || noReduction != (reduction{}) || noUnusual != neverUnusual() {
+	if !inOrder.none() || !noHoles.none() || unset != (Profile{}) || nothingOdd != (oddities{}) || noMishaps != (Mishaps{}) || noReduction != (reduction{}) || !noBreaks.none() || notEarly != (earlyData{}) || noUnusual != neverUnusual() {
 		return fmt.Errorf("what stands for nothing was written to")
 	}
 	if c.illegal != [2]State{} {

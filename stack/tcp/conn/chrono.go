@@ -11,31 +11,56 @@ const (
 	busy                          // sending, or waiting for acknowledgements
 	windowLimited                 // the peer's window holds it back
 	bufferLimited                 // the send buffer is too small for the path
-	numActivities
 )
 
-// chrono sums up the time spent on each activity.
+// chrono sums up the time spent on activity.
 type chrono struct {
-	doing  activity
 	since  Time
-	opened Time // when the handshake was over
-	spent  [numActivities]time.Duration
+	opened Time          // when the handshake was over
+	busy   time.Duration // see hindered for the other two
+	doing  activity
 }
 
+// hindered is the time in which a sender might have sent more.
+type hindered struct{ byWindow, byBuffer time.Duration }
+
 // turn notes what the sender does from now on.
-func (k *chrono) turn(now Time, to activity) {
+func (c *Conn) turn(now Time, to activity) {
+	k := &c.chrono
 	if k.doing == to {
 		return
 	}
-	k.spent[k.doing] += now.Sub(k.since)
+	c.spend(k.doing, now.Sub(k.since))
 	k.doing, k.since = to, now
 }
 
-// total is the time spent on an activity up to now.
-func (k *chrono) total(now Time, a activity) time.Duration {
-	d := k.spent[a]
-	if k.doing == a && a != idle {
-		d += now.Sub(k.since)
+// spend counts time as spent on an activity.
+func (c *Conn) spend(a activity, d time.Duration) {
+	switch {
+	case d == 0:
+	case a == busy:
+		c.chrono.busy += d
+	case a == windowLimited:
+		c.odd().hindered.byWindow += d
+	case a == bufferLimited:
+		c.odd().hindered.byBuffer += d
+	}
+}
+
+// spent is the time spent on an activity up to now. Being idle does not count.
+func (c *Conn) spent(now Time, a activity) (d time.Duration) {
+	switch a {
+	case busy:
+		d = c.chrono.busy
+	case windowLimited:
+		d = c.hindered.byWindow
+	case bufferLimited:
+		d = c.hindered.byBuffer
+	default:
+		return 0
+	}
+	if c.chrono.doing == a {
+		d += now.Sub(c.chrono.since)
 	}
 	return d
 }
@@ -56,5 +81,5 @@ func (c *Conn) clockActivity(now Time) {
 	case c.unsent() == 0 && c.sendq.wanted && !c.windowFull():
 		to = bufferLimited
 	}
-	c.chrono.turn(now, to)
+	c.turn(now, to)
 }

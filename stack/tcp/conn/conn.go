@@ -28,7 +28,6 @@ type Conn struct {
 	tstamp timestampState
 	timers timers
 	owed   owed
-	early  earlyData
 	delack delayedACK
 	ecn    ecnState
 	user   userState
@@ -37,6 +36,7 @@ type Conn struct {
 	board scoreboard
 	loss  lossState
 	cc    cc.Controller
+	early *earlyData
 
 	recvq recvQueue
 	*disorder
@@ -49,7 +49,6 @@ type Conn struct {
 
 	cfg   params
 	stats counters
-	drops *[NumDropReasons]uint32 // nil: all are zero
 }
 
 // sendVars are the send sequence variables of RFC 9293 section 3.3.1 and what
@@ -145,11 +144,10 @@ func (c *Conn) init(now Time, cfg *Config) {
 	c.snd.iss, c.snd.una, c.snd.small = cfg.ISS, cfg.ISS, cfg.ISS
 	c.snd.mss = min(mss, DefaultMSS)
 	c.sendq.init(cfg.ISS.Add(1), orDefault(cfg.SndBuf, DefaultBuffer), cfg.SndBufMax)
-	c.recvq.init(orDefault(cfg.RcvBuf, DefaultBuffer), cfg.RcvBufMax)
-	c.rcv.wscale = windowScale(max(c.recvq.max, c.recvq.cap, cfg.ScaleFor))
+	c.recvq.bufferSize = sized(orDefault(cfg.RcvBuf, DefaultBuffer), cfg.RcvBufMax)
+	c.rcv.wscale = windowScale(max(int(max(c.recvq.max, c.recvq.cap)), cfg.ScaleFor))
 	c.rcv.last = now
 	c.rcv.mss = DefaultMSS
-	c.early = earlyData{option: cfg.FastOpen, room: cfg.SYNData, asks: cfg.FastOpen != nil || cfg.SYNData > 0}
 	c.tstamp = timestampState{on: cfg.Timestamps, offset: cfg.TSOffset}
 	c.rtt.init()
 	c.timers.init()
@@ -157,6 +155,9 @@ func (c *Conn) init(now Time, cfg *Config) {
 	c.board.reset()
 	c.disorder, c.oddities, c.stats.Mishaps = &inOrder, &nothingOdd, &noMishaps
 	c.loss.init(cfg.ISS)
+	if c.early = &notEarly; cfg.FastOpen != nil || cfg.SYNData > 0 {
+		*c.earlier() = earlyData{option: cfg.FastOpen, room: cfg.SYNData, asks: true}
+	}
 }
 
 // startCongestion begins congestion control once the segment size is agreed.
@@ -233,7 +234,7 @@ func (c *Conn) Events() Event {
 // Drops counts refused segments by reason. The array is not to be
 // written to.
 func (c *Conn) Drops() *[NumDropReasons]uint32 {
-	if c.drops == nil {
+	if c.begun(); c.drops == nil {
 		return &noDrops
 	}
 	return c.drops

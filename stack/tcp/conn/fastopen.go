@@ -75,6 +75,18 @@ type earlyData struct {
 	taken  bool      // all of the SYN's data was taken, ours or the peer's
 }
 
+// notEarly is what all connections have that have nothing to do with it. It is
+// never written to, which check verifies.
+var notEarly earlyData
+
+// earlier returns the connection's early data to be written to.
+func (c *Conn) earlier() *earlyData {
+	if c.early == &notEarly {
+		c.early = new(earlyData)
+	}
+	return c.early
+}
+
 // WriteSYN copies up to n bytes from r to our SYN, which has not left yet, and
 // reports how many it took: no more than Config.SYNData. more says that what it
 // does not take is written as soon as the handshake is over.
@@ -82,23 +94,25 @@ func (c *Conn) WriteSYN(r io.Reader, n int, more bool) (int, error) {
 	if c.frozen || c.state != StateSynSent || c.owed.synSends > 0 {
 		return 0, ErrWouldBlock
 	}
-	done, err := c.sendq.write(r, min(n, c.early.room))
-	c.early.room -= done
+	e := c.earlier()
+	done, err := c.sendq.write(r, min(n, e.room))
+	e.room -= done
+	e.more = more && done < n
 	c.user.pushed = c.sendq.end
-	c.early.more = more && done < n
 	return done, err
 }
 
 // Early reports whether data may be written and read although the handshake is
 // not over: a server's that accepted Fast Open.
-func (c *Conn) Early() bool { return c.early.serves && c.state == StateSynReceived }
+func (c *Conn) Early() bool { return c.state == StateSynReceived && c.early.serves }
 
 // maySend reports whether the user may write.
 func (c *Conn) maySend() bool { return canSend.has(c.state) || c.Early() }
 
 // takeSYNData takes the data on a SYN that brought a good cookie.
 func (c *Conn) takeSYNData(now Time, s *Segment) {
-	c.early.serves, c.early.quiet = true, true
+	e := c.earlier()
+	e.serves, e.quiet = true, true
 	n := min(s.DataLen(), c.window())
 	if n == 0 {
 		return
@@ -110,7 +124,7 @@ func (c *Conn) takeSYNData(now Time, s *Segment) {
 	c.rcv.adv = c.rcv.adv.Add(n) // the SYN-ACK's window counts from what it acknowledges
 	c.rcv.base = c.rcv.adv
 	c.deliver(s)
-	c.early.taken = true
+	e.taken = true
 }
 
 // fillSYN puts into our first SYN what Fast Open adds to it.
@@ -143,7 +157,7 @@ func (c *Conn) ackSYNData(now Time, s *Segment) {
 	c.board.ack(s.Ack, &d)
 	c.sendq.ack(s.Ack)
 	c.snd.una = s.Ack
-	c.early.taken = c.board.empty()
+	c.earlier().taken = c.board.empty()
 	c.board.recut(uint32(c.segmentSize()))
 	for i := range c.board.recs {
 		c.board.lose(i)

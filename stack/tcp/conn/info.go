@@ -111,8 +111,8 @@ func (c *Conn) Info(now Time) Info {
 		Backoff:          int(c.rtt.backoff),
 		Probes:           c.probesOut(),
 		LastReceived:     now.Sub(c.rcv.last),
-		WindowLimited:    c.chrono.total(now, windowLimited),
-		BufferLimited:    c.chrono.total(now, bufferLimited),
+		WindowLimited:    c.spent(now, windowLimited),
+		BufferLimited:    c.spent(now, bufferLimited),
 		RACK:             c.rackInfo(),
 		ResentTS:         c.loss.resentTS,
 		Spurious:         c.loss.undone,
@@ -123,7 +123,7 @@ func (c *Conn) Info(now Time) Info {
 		ECN:              c.cfg.ecn,
 		SYNData:          c.early.taken,
 	}
-	i.Busy = c.chrono.total(now, busy) + i.WindowLimited + i.BufferLimited
+	i.Busy = c.spent(now, busy) + i.WindowLimited + i.BufferLimited
 	if c.snd.last != 0 {
 		i.LastDataSent = now.Sub(c.snd.last)
 	}

@@ -21,10 +21,11 @@ func (c *Conn) Input(now Time, s *Segment) DropReason {
 
 // countDrop counts a refused segment. Most connections never refuse any.
 func (c *Conn) countDrop(r DropReason) {
-	if c.drops == nil {
-		c.drops = new([NumDropReasons]uint32)
+	o := c.odd()
+	if o.drops == nil {
+		o.drops = new([NumDropReasons]uint32)
 	}
-	c.drops[r]++
+	o.drops[r]++
 }
 
 func (c *Conn) input(now Time, s *Segment) DropReason {

@@ -122,7 +122,7 @@ func (c *Conn) ackSYN(now Time, s *Segment) {
 		c.rtt.sample(now, s.arrival(now).Sub(c.owed.synSent))
 	} else if c.tstamp.on && s.Options.HasTS && s.Options.TSEcr != 0 {
 		// Sent again, or by a cookie: the echo tells which was answered.
-		if rtt, ok := c.tstamp.elapsed(s.arrival(now), s.Options.TSEcr); ok {
+		if rtt, ok := c.elapsed(s.arrival(now), s.Options.TSEcr); ok {
 			c.rtt.sample(now, rtt)
 		}
 	}

@@ -33,7 +33,7 @@ func (c *Conn) output(now Time, out *Segment) bool {
 	}
 	if c.owed.reset {
 		c.owed.reset = false
-		out.Seq, out.Ack, out.Flags = c.owed.rst.seq, c.owed.rst.ack, c.owed.rst.flags
+		out.Seq, out.Ack, out.Flags = c.rst.seq, c.rst.ack, c.rst.flags
 		if c.owed.abort {
 			c.options(now, &out.Options)
 		}
@@ -131,7 +131,9 @@ func (c *Conn) head(now Time, out *Segment, seq seqnum.Value) {
 	out.Ack = c.rcv.nxt
 	out.Flags |= header.TCPFlagAck
 	out.Window = c.advertise()
-	c.early.quiet = false
+	if c.early.quiet {
+		c.early.quiet = false
+	}
 	if out.Window == 0 {
 		c.stats.count().ZeroWindows++
 	}

@@ -90,7 +90,8 @@ func (c *Conn) onKeepalive(now Time) {
 	case c.user.keepalives > 0 && c.keptTooLong(silent, k):
 		c.giveUp()
 		// https://www.rfc-editor.org/rfc/rfc9293#section-3.10.5 : <SEQ=SND.NXT><CTL=RST>
-		c.owed.reset, c.owed.rst = true, rst{seq: c.snd.nxt, flags: header.TCPFlagRst}
+		c.owed.reset = true
+		c.odd().rst = rst{seq: c.snd.nxt, flags: header.TCPFlagRst}
 	default:
 		c.user.keepalives++
 		c.user.probed = now

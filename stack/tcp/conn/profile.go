@@ -57,7 +57,7 @@ func (c *Conn) begun() *params {
 	if c.cfg.Profile == nil {
 		c.cfg.Profile = &unset
 		c.timers.init()
-		c.loss.reduction = &noReduction
+		c.loss.reduction, c.sendq.breaks, c.early = &noReduction, &noBreaks, &notEarly
 		c.disorder, c.board.holes = &inOrder, &noHoles
 		c.oddities, c.stats.Mishaps = &nothingOdd, &noMishaps
 	}

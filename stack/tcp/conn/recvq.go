@@ -11,22 +11,11 @@ import (
 // are kept by reference; the user's Read is their only copy.
 type recvQueue struct {
 	data buffer.Buffer
-	max  int // the receive buffer's size, bytes
-	cap  int // how far auto-tuning may raise max; 0: it may not
 	mem  keeper
-}
-
-func (q *recvQueue) init(size, most int) {
-	q.max = size
-	if most > size {
-		q.cap = most
-	}
+	bufferSize
 }
 
 func (q *recvQueue) size() int64 { return q.data.Size() }
-
-// limit is the buffer's size as a count of sequence numbers.
-func (q *recvQueue) limit() seqnum.Size { return seqnum.Size(q.max) }
 
 // space is how much more the buffer can take.
 func (q *recvQueue) space() seqnum.Size {
@@ -38,13 +27,13 @@ func (q *recvQueue) space() seqnum.Size {
 
 // append takes over the payload.
 func (q *recvQueue) append(p *buffer.Buffer) {
-	look := q.mem.keep(p, q.max)
+	look := q.mem.keep(p, int(q.max))
 	q.data.Merge(p)
 	if look {
 		if wasteful(&q.data, int64(q.max)/2) {
 			collapse(&q.data)
 		}
-		q.mem.seen(retained(&q.data), q.max)
+		q.mem.seen(retained(&q.data), int(q.max))
 	}
 }
 

@@ -69,7 +69,7 @@ func (c *Conn) thaw(now Time) {
 		c.cc.OnIdle(int64(now), 0, c.rtt.timeout(&c.cfg), c.segmentSize())
 	}
 	// Echoes of timestamps from before the freeze would measure it too.
-	c.tstamp.thawed = now
+	c.odd().thawed = now
 	c.widen() // the buffer may have been enlarged meanwhile
 	// Waiters were told to wait while it was frozen; let them look again.
 	c.events |= EventReadable | EventWritable

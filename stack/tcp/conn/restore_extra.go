@@ -89,7 +89,10 @@ func (c *Conn) restoreExtra(now Time, x *repair.Extra) {
 // restoreFastOpen takes what matters of Fast Open until the handshake is over. A
 // cookie that has not left yet is not worth it.
 func (c *Conn) restoreFastOpen(f *repair.FastOpen) {
-	e := &c.early
+	if *f == (repair.FastOpen{}) {
+		return
+	}
+	e := c.earlier()
 	e.taken = f.Taken
 	if c.state.Synchronized() {
 		return
@@ -120,21 +123,8 @@ func (c *Conn) restoreSocket(o *repair.SocketOptions) {
 	u.Clamp = min(max(o.WindowClamp, 0), maxRun)
 	u.Pacing = o.Pacing
 	u.NotSentLowat = min(max(o.NotSentLowat, 0), maxRun)
-	restoreBuffer(&c.sendq.max, &c.sendq.cap, o.SendBuffer, o.SendBufferMax)
-	restoreBuffer(&c.recvq.max, &c.recvq.cap, o.RecvBuffer, o.RecvBufferMax)
-}
-
-// restoreBuffer sets a buffer's size and how far tuning may raise it (0: it may
-// not), within what they are now.
-func restoreBuffer(size, most *int, newSize, newMost int) {
-	limit := max(*size, *most)
-	if newSize <= 0 {
-		return
-	}
-	*size, *most = min(newSize, limit), 0
-	if newMost > *size {
-		*most = min(newMost, limit)
-	}
+	c.sendq.restore(o.SendBuffer, o.SendBufferMax)
+	c.recvq.restore(o.RecvBuffer, o.RecvBufferMax)
 }
 
 // restoreRecords takes the ends of records that lie within the send queue.
@@ -142,7 +132,7 @@ func (c *Conn) restoreRecords(ends []uint32) {
 	at := c.sendq.start
 	for _, v := range ends {
 		if end := seqnum.Value(v); at.LessThan(end) && end.LessThanEq(c.sendq.end) {
-			c.sendq.records = append(c.sendq.records, end)
+			c.sendq.broken().records = append(c.sendq.records, end)
 			at = end
 		}
 	}
@@ -156,7 +146,7 @@ func (c *Conn) restoreHeld(x *repair.Extra) {
 		p := span{seq: seqnum.Value(x.Held[i].Seq)}
 		for _, piece := range x.Held[i].Data {
 			eachChunk(piece, func(b *buffer.Buffer) {
-				c.reasm.mem.keep(b, c.recvq.max)
+				c.reasm.mem.keep(b, int(c.recvq.max))
 				p.data.Merge(b)
 			})
 		}
@@ -321,10 +311,12 @@ func (c *Conn) restoreActivity(now Time, a *repair.Activity) {
 		c.user.probed = now // the probes were the last that happened
 	}
 	c.tune.rtt = boundRTT(a.RecvRTT)
-	c.tune.copied, c.tune.most = min(max(a.Taken, 0), maxRun), min(max(a.MostTaken, 0), maxRun)
+	c.tune.copied, c.tune.most = uint32(min(max(a.Taken, 0), maxRun)), uint32(min(max(a.MostTaken, 0), maxRun))
 	c.tune.begun = now.happened(a.TakenSince)
 	c.chrono.opened = now.happened(a.Opened)
-	c.chrono.spent = [...]time.Duration{busy: max(a.Busy, 0), windowLimited: max(a.WindowLimited, 0), bufferLimited: max(a.BufferLimited, 0)}
+	c.spend(busy, max(a.Busy, 0))
+	c.spend(windowLimited, max(a.WindowLimited, 0))
+	c.spend(bufferLimited, max(a.BufferLimited, 0))
 	if a.More {
 		c.user.more, c.user.moreAt = true, c.snd.una
 	}

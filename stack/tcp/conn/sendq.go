@@ -17,15 +17,34 @@ type sendQueue struct {
 	mem    fifo[chunk] // of chunks
 	start  seqnum.Value
 	end    seqnum.Value // where the next byte written goes, and then our FIN
-	max    int          // the send buffer's size, bytes
-	cap    int          // how far auto-tuning may raise max; 0: it may not
-	wanted bool         // a Write found no room
-	news   bool         // a segment has come since that was last looked at
-	// records are where records end that no segment may reach across, in order
-	// (MSG_EOR).
-	records []seqnum.Value
-	burst   sendBurst // the last
+	bufferSize
+	*breaks
+	wanted bool // a Write found no room
+	news   bool // a segment has come since that was last looked at
+}
+
+// breaks is where no segment may reach across, in order. Few connections have
+// any.
+type breaks struct {
+	records []seqnum.Value // ends of records (MSG_EOR)
+	burst   sendBurst      // the last
 	bursts  []burstEnd
+}
+
+// noBreaks are those of all queues that have had none. They are never written
+// to, which check verifies.
+var noBreaks breaks
+
+// broken returns the queue's breaks to be written to.
+func (q *sendQueue) broken() *breaks {
+	if q.breaks == &noBreaks {
+		q.breaks = new(breaks)
+	}
+	return q.breaks
+}
+
+func (b *breaks) none() bool {
+	return len(b.records)+len(b.bursts) == 0 && b.burst == sendBurst{}
 }
 
 // sendBurst is what Linux gathers into one piece before it begins another; see
@@ -60,17 +79,14 @@ const (
 )
 
 func (q *sendQueue) init(start seqnum.Value, size, most int) {
-	q.start, q.end, q.max = start, start, size
-	if most > size {
-		q.cap = most
-	}
+	q.start, q.end, q.bufferSize, q.breaks = start, start, sized(size, most), &noBreaks
 }
 
 // size is how many bytes are queued.
 func (q *sendQueue) size() int { return int(q.start.Size(q.end)) }
 
 // space is how many bytes more the buffer may take.
-func (q *sendQueue) space() int { return max(0, q.max-q.size()) }
+func (q *sendQueue) space() int { return max(0, int(q.max)-q.size()) }
 
 // write copies up to n bytes from r. It reports how many came.
 func (q *sendQueue) write(r io.Reader, n int) (int, error) {
@@ -106,7 +122,7 @@ func (q *sendQueue) tail(n int) *chunk {
 // endRecord makes the end of what is queued the end of a record.
 func (q *sendQueue) endRecord() {
 	if n := len(q.records); q.size() > 0 && (n == 0 || q.records[n-1] != q.end) {
-		q.records = append(q.records, q.end)
+		q.broken().records = append(q.records, q.end)
 	}
 }
 
@@ -196,6 +212,6 @@ func (q *sendQueue) release() {
 	for i := range q.chunks {
 		q.chunks[i].view.Release()
 	}
-	q.chunks, q.records, q.bursts, q.mem = nil, nil, nil, fifo[chunk]{}
+	q.chunks, q.mem, q.breaks = nil, fifo[chunk]{}, &noBreaks
 	q.start = q.end
 }

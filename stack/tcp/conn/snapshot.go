@@ -187,7 +187,7 @@ func (c *Conn) readExtra(now Time, s *Record) {
 	x.PathMSS = c.cfg.pathMSS
 	x.Socket = c.readSocket()
 	x.SYNSends = c.owed.synSends
-	e := &c.early
+	e := c.early
 	x.FastOpen = repair.FastOpen{Serves: e.serves, Asks: e.asks, More: e.more, Quiet: e.quiet, Taken: e.taken}
 	x.Passive, x.Orphan, x.ReadShut = c.passive, c.userGone, c.user.readShut
 	k := c.Counters()
@@ -206,10 +206,10 @@ func (c *Conn) readSocket() repair.SocketOptions {
 		KeepaliveInterval: o.Keepalive.Interval,
 		KeepaliveCount:    o.Keepalive.Count,
 		UserTimeout:       o.UserTimeout,
-		SendBuffer:        c.sendq.max,
-		SendBufferMax:     c.sendq.cap,
-		RecvBuffer:        c.recvq.max,
-		RecvBufferMax:     c.recvq.cap,
+		SendBuffer:        int(c.sendq.max),
+		SendBufferMax:     int(c.sendq.cap),
+		RecvBuffer:        int(c.recvq.max),
+		RecvBufferMax:     int(c.recvq.cap),
 		MaxSegment:        o.MaxSegment,
 		WindowClamp:       o.Clamp,
 		NotSentLowat:      o.NotSentLowat,
@@ -278,13 +278,13 @@ func (c *Conn) readActivity(a *repair.Activity) {
 		OwedACKs:      c.owed.acks,
 		Probes:        c.user.keepalives,
 		RecvRTT:       c.tune.rtt,
-		Taken:         c.tune.copied,
+		Taken:         int(c.tune.copied),
 		TakenSince:    ago(c.tune.begun),
-		MostTaken:     c.tune.most,
+		MostTaken:     int(c.tune.most),
 		Opened:        ago(c.chrono.opened),
-		Busy:          c.chrono.total(c.frozenAt, busy),
-		WindowLimited: c.chrono.total(c.frozenAt, windowLimited),
-		BufferLimited: c.chrono.total(c.frozenAt, bufferLimited),
+		Busy:          c.spent(c.frozenAt, busy),
+		WindowLimited: c.spent(c.frozenAt, windowLimited),
+		BufferLimited: c.spent(c.frozenAt, bufferLimited),
 
 		More: c.user.more && c.user.moreAt == c.snd.una,
 	}

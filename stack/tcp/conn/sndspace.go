@@ -74,7 +74,7 @@ func (c *Conn) linuxSpace(n int, write bool) int {
 				break
 			}
 			if write && full {
-				q.bursts = append(q.bursts, burstEnd{end, burst.push})
+				q.broken().bursts = append(q.bursts, burstEnd{end, burst.push})
 			}
 			burst = sendBurst{start: end}
 		}
@@ -91,14 +91,14 @@ func (c *Conn) linuxSpace(n int, write bool) int {
 		credit -= out
 		sent = sent.Add(out)
 		if write && sent == end {
-			q.bursts = append(q.bursts, burstEnd{end, burst.push})
+			q.broken().bursts = append(q.bursts, burstEnd{end, burst.push})
 		}
 		if burst.start.LessThan(sent) {
 			burst.start = sent
 		}
 	}
 	if write {
-		q.burst, c.user.pushed = burst, pushed
+		q.broken().burst, c.user.pushed = burst, pushed
 	}
 	return taken
 }
@@ -108,7 +108,7 @@ func (c *Conn) linuxFree(queued, unsent, goal seqnum.Size) bool {
 	if low := c.cfg.opts.NotSentLowat; low > 0 && int64(unsent) >= low {
 		return false
 	}
-	return linuxMemory(queued, goal) < c.sendq.max
+	return linuxMemory(queued, goal) < int(c.sendq.max)
 }
 
 // linuxMemory is what n bytes cost that are queued in bursts.
@@ -131,7 +131,7 @@ func (c *Conn) roomToWake() bool {
 	if c.cfg.likeLinux {
 		used = linuxMemory(seqnum.Size(used), seqnum.Size(c.burst()))
 	}
-	return c.sendq.max-used >= used/2
+	return int(c.sendq.max)-used >= used/2
 }
 
 // wakeWriter tells a writer that found no room of the room there is now. Output
@@ -158,7 +158,5 @@ func (c *Conn) growLinux() {
 	q, mss := &c.sendq, c.segmentSize()
 	each := int64(1)<<bits.Len(uint(mss+linuxHeaders-1)) + linuxBuffer
 	want := 2 * each * max(initial, c.cwnd()/int64(mss))
-	if q.cap != 0 && want > int64(q.max) {
-		q.max = int(min(want, int64(q.cap)))
-	}
+	q.grow(want)
 }

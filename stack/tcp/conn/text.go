@@ -113,7 +113,7 @@ func (c *Conn) takeOutOfOrder(now Time, s *Segment) DropReason {
 	defer c.tidy()
 	if s.DataLen() != 0 {
 		c.stats.count().OutOfOrder++
-		if !c.reasm.tidy(&s.Payload, max(c.recvq.max, minReassembly)) {
+		if !c.reasm.tidy(&s.Payload, max(int(c.recvq.max), minReassembly)) {
 			c.oweDuplicate()
 			return DropOfoQueuePrune
 		}

@@ -11,7 +11,6 @@ type timestampState struct {
 	offset uint32 // this flow's own, so that the clock is not everyone's
 	recent uint32 // TS.Recent
 	since  Time   // when recent was taken
-	thawed Time   // echoes from before it are not timed
 }
 
 // pawsIdle is how long TS.Recent is believed: after it the peer's clock may
@@ -64,9 +63,10 @@ func (c *Conn) updateTimestamp(now Time, s *Segment) {
 
 // elapsed is how long ago our clock had the value ecr, to the tick, and
 // whether that can be: not in the future, and not before a thaw.
-func (t *timestampState) elapsed(now Time, ecr uint32) (ago time.Duration, ok bool) {
+func (c *Conn) elapsed(now Time, ecr uint32) (ago time.Duration, ok bool) {
+	t, thawed := &c.tstamp, c.thawed
 	ticks := int32(t.value(now) - ecr)
-	if ticks < 0 || t.thawed != 0 && int32(ecr-t.value(t.thawed)) < 0 {
+	if ticks < 0 || thawed != 0 && int32(ecr-t.value(thawed)) < 0 {
 		return 0, false
 	}
 	tick := time.Millisecond

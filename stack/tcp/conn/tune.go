@@ -18,16 +18,16 @@ type tuning struct {
 	since Time
 	ecr   uint32 // the last timestamp echo that was timed
 
-	copied int  // what the user took since begun
-	begun  Time // when this round trip's measure began; 0: the user has not read yet
-	most   int  // the most taken in any, at first what a sender begins with
+	copied uint32 // what the user took since begun
+	most   uint32 // the most taken in any round trip, at first what a sender begins with
+	begun  Time   // when this one's measure began; 0: the user has not read yet
 }
 
 // startTuning supposes that the user can take the peer's initial window, which
 // so calls for no larger buffer than there is (Linux tcp_init_buffer_space).
 // window is what our SYN or SYN-ACK offers.
 func (c *Conn) startTuning(window seqnum.Size) {
-	c.tune.most = min(int(window), initialSegments*int(c.cfg.advMSS))
+	c.tune.most = min(uint32(window), initialSegments*uint32(c.cfg.advMSS))
 }
 
 // initialSegments is how many segments a sender may begin with.
@@ -47,7 +47,7 @@ func (c *Conn) timeReceiver(now Time, s *Segment) {
 			return
 		}
 		t.ecr = s.Options.TSEcr
-		if d, ok := c.tstamp.elapsed(now, s.Options.TSEcr); ok {
+		if d, ok := c.elapsed(now, s.Options.TSEcr); ok {
 			if t.rtt == 0 && c.rtt.smoothed != 0 {
 				d = min(d, c.rtt.smoothed) // the peer may have taken its time
 			}
@@ -84,17 +84,17 @@ func (c *Conn) tuneReceive(now Time, n int) {
 		t.begun = now
 		return
 	}
-	t.copied += n
+	t.copied += uint32(min(n, maxRun-int(t.copied))) // there may never be a round trip
 	if t.rtt == 0 || now.Sub(t.begun) < t.rtt {
 		return
 	}
 	if t.copied > t.most {
-		want := 2*t.copied + 16*int(c.rcv.mss)
+		want := 2*int64(t.copied) + 16*int64(c.rcv.mss)
 		// What was read is what was sent a while ago, and a sender that has
 		// grown since may double again before a larger window reaches it.
-		want += want * min(t.copied-t.most, t.most) / max(t.most, 1)
+		want += want * int64(min(t.copied-t.most, t.most)) / int64(max(t.most, 1))
 		t.most = t.copied
-		c.recvq.max = max(c.recvq.max, min(want, c.recvq.cap))
+		c.recvq.grow(want)
 	}
 	t.copied, t.begun = 0, now
 }
@@ -103,12 +103,7 @@ func (c *Conn) tuneReceive(now Time, n int) {
 // acknowledgement may have enlarged, so that the next window's data is at hand
 // while this one's is being acknowledged.
 func (c *Conn) tuneSend() {
-	q := &c.sendq
-	if q.cap == 0 || c.cfg.likeLinux {
-		return // wakeWriter does it
-	}
-	want := 2 * c.cwnd()
-	if want > int64(q.max) {
-		q.max = int(min(want, int64(q.cap)))
+	if c.sendq.cap != 0 && !c.cfg.likeLinux { // else wakeWriter does it
+		c.sendq.grow(2 * c.cwnd())
 	}
 }

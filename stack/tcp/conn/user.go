@@ -284,13 +284,13 @@ func (c *Conn) SetOptions(now Time, o UserOptions) {
 // the user chose is not tuned any more.
 func (c *Conn) SetBuffers(now Time, rcv, snd int) {
 	if rcv > 0 {
-		c.recvq.max, c.recvq.cap = rcv, 0
+		c.recvq.bufferSize = sized(rcv, 0)
 		if !c.frozen {
 			c.widen()
 		}
 	}
 	if snd > 0 {
-		c.sendq.max, c.sendq.cap = snd, 0
+		c.sendq.bufferSize = sized(snd, 0)
 		if c.sendq.wanted && c.sendq.space() > 0 {
 			c.sendq.wanted = false
 			c.events |= EventWritable
@@ -300,7 +300,7 @@ func (c *Conn) SetBuffers(now Time, rcv, snd int) {
 }
 
 // Buffers returns the buffer sizes in bytes, as auto-tuning has left them.
-func (c *Conn) Buffers() (rcv, snd int) { return c.recvq.max, c.sendq.max }
+func (c *Conn) Buffers() (rcv, snd int) { return int(c.recvq.max), int(c.sendq.max) }
 
 // SetCongestion replaces the congestion controller by one of another name,
 // which begins where this one stands. An unknown name is an error.
