@@ -15,6 +15,7 @@ type owed struct {
 	refusal bool // the peer's SYN is to be answered as in CLOSED
 	reset   bool
 	abort   bool // the reset is ours to begin with, not an answer
+	look    bool // at whether there is room for a writer now
 
 	synSends uint8 // how often our SYN has been sent
 	synSent  Time  // when last

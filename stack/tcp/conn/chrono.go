@@ -78,7 +78,7 @@ func (c *Conn) clockActivity(now Time) {
 		to = idle
 	case c.unsent() > 0 && c.usableWindow() < min(c.unsent(), 1+c.snd.maxWnd/2) && c.flight() < c.cwnd():
 		to = windowLimited
-	case c.unsent() == 0 && c.sendq.wanted && !c.windowFull():
+	case c.unsent() == 0 && c.user.wanted && !c.windowFull():
 		to = bufferLimited
 	}
 	c.turn(now, to)

@@ -14,12 +14,12 @@ type Conn struct {
 	// predict.go. The established fast path tests this and nothing else.
 	predicted uint32
 	state     State
-	frozen    bool     // in repair mode
-	passive   bool     // opened by Accept
-	userGone  bool     // Close was called: nobody will read or write again
+	frozen    bool // in repair mode
+	passive   bool // opened by Accept
+	userGone  bool // Close was called: nobody will read or write again
+	events    Event
 	illegal   [2]State // a transition figure 5 does not have, for check
 	err       error
-	events    Event
 
 	snd sendVars
 	rcv receiveVars
@@ -36,7 +36,6 @@ type Conn struct {
 	board scoreboard
 	loss  lossState
 	cc    cc.Controller
-	early *earlyData
 
 	recvq recvQueue
 	*disorder
@@ -131,6 +130,7 @@ func (c *Conn) AcceptCookie(now Time, cfg *Config, syn *Segment) {
 // init prepares a CLOSED connection for either open.
 func (c *Conn) init(now Time, cfg *Config) {
 	*c = Conn{state: StateClosed}
+	c.beOrdinary()
 	mss := orDefault(cfg.MSS, DefaultMSS)
 	c.cfg = params{
 		Profile: cfg.Share(),
@@ -150,13 +150,10 @@ func (c *Conn) init(now Time, cfg *Config) {
 	c.rcv.mss = DefaultMSS
 	c.tstamp = timestampState{on: cfg.Timestamps, offset: cfg.TSOffset}
 	c.rtt.init()
-	c.timers.init()
 	c.delack.init()
-	c.board.reset()
-	c.disorder, c.oddities, c.stats.Mishaps = &inOrder, &nothingOdd, &noMishaps
 	c.loss.init(cfg.ISS)
-	if c.early = &notEarly; cfg.FastOpen != nil || cfg.SYNData > 0 {
-		*c.earlier() = earlyData{option: cfg.FastOpen, room: cfg.SYNData, asks: true}
+	if cfg.FastOpen != nil || cfg.SYNData > 0 {
+		c.odd().early = earlyData{option: cfg.FastOpen, room: cfg.SYNData, asks: true}
 	}
 }
 

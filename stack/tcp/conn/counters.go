@@ -43,8 +43,7 @@ type counters struct {
 	*Mishaps
 }
 
-// noMishaps are those of all connections that have none. They are never written
-// to, which check verifies.
+// noMishaps are those of all connections that have none. They are never written to.
 var noMishaps Mishaps
 
 // count returns the mishaps to be written to.

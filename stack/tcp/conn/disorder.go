@@ -9,8 +9,7 @@ type disorder struct {
 	sacks sackGenerator
 }
 
-// inOrder is the disorder of all connections that have none. It is never
-// written to, which check verifies.
+// inOrder is the disorder of all connections that have none. It is never written to.
 var inOrder disorder
 
 // disordered returns the connection's disorder to be written to.

@@ -75,18 +75,6 @@ type earlyData struct {
 	taken  bool      // all of the SYN's data was taken, ours or the peer's
 }
 
-// notEarly is what all connections have that have nothing to do with it. It is
-// never written to, which check verifies.
-var notEarly earlyData
-
-// earlier returns the connection's early data to be written to.
-func (c *Conn) earlier() *earlyData {
-	if c.early == &notEarly {
-		c.early = new(earlyData)
-	}
-	return c.early
-}
-
 // WriteSYN copies up to n bytes from r to our SYN, which has not left yet, and
 // reports how many it took: no more than Config.SYNData. more says that what it
 // does not take is written as soon as the handshake is over.
@@ -94,7 +82,7 @@ func (c *Conn) WriteSYN(r io.Reader, n int, more bool) (int, error) {
 	if c.frozen || c.state != StateSynSent || c.owed.synSends > 0 {
 		return 0, ErrWouldBlock
 	}
-	e := c.earlier()
+	e := &c.odd().early
 	done, err := c.sendq.write(r, min(n, e.room))
 	e.room -= done
 	e.more = more && done < n
@@ -111,7 +99,7 @@ func (c *Conn) maySend() bool { return canSend.has(c.state) || c.Early() }
 
 // takeSYNData takes the data on a SYN that brought a good cookie.
 func (c *Conn) takeSYNData(now Time, s *Segment) {
-	e := c.earlier()
+	e := &c.odd().early
 	e.serves, e.quiet = true, true
 	n := min(s.DataLen(), c.window())
 	if n == 0 {
@@ -157,7 +145,7 @@ func (c *Conn) ackSYNData(now Time, s *Segment) {
 	c.board.ack(s.Ack, &d)
 	c.sendq.ack(s.Ack)
 	c.snd.una = s.Ack
-	c.earlier().taken = c.board.empty()
+	c.odd().early.taken = c.board.empty()
 	c.board.recut(uint32(c.segmentSize()))
 	for i := range c.board.recs {
 		c.board.lose(i)

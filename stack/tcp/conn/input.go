@@ -10,7 +10,7 @@ import (
 // if one is due, is owed and comes from Output.
 func (c *Conn) Input(now Time, s *Segment) DropReason {
 	c.stats.SegsIn++
-	c.sendq.news = true
+	c.owed.look = true
 	verdict := c.input(now, s)
 	if verdict != NotDropped {
 		c.countDrop(verdict)

@@ -38,7 +38,7 @@ type lossState struct {
 }
 
 func (l *lossState) init(iss seqnum.Value) {
-	*l = lossState{point: iss, round: iss, usage: windowUsage{until: iss}, reduction: &noReduction}
+	l.point, l.round, l.usage.until = iss, iss, iss
 	l.rack.steps, l.rack.degree = 1, dupThresh
 }
 

@@ -5,6 +5,7 @@ package conn
 type oddities struct {
 	frozenAt Time // since when the connection is in repair mode
 	thawed   Time // when it last was no more; echoes from before are not timed
+	early    earlyData
 	soft     softError
 	hole     blackHole
 	limits   answerLimits
@@ -13,8 +14,7 @@ type oddities struct {
 	hindered hindered
 }
 
-// nothingOdd is what all connections have that have met none. It is never
-// written to, which check verifies.
+// nothingOdd is what all connections have that have met none. It is never written to.
 var nothingOdd oddities
 
 // odd returns the connection's oddities to be written to.

@@ -56,10 +56,7 @@ func (p Profile) copy() *Profile { return &p }
 func (c *Conn) begun() *params {
 	if c.cfg.Profile == nil {
 		c.cfg.Profile = &unset
-		c.timers.init()
-		c.loss.reduction, c.sendq.breaks, c.early = &noReduction, &noBreaks, &notEarly
-		c.disorder, c.board.holes = &inOrder, &noHoles
-		c.oddities, c.stats.Mishaps = &nothingOdd, &noMishaps
+		c.beOrdinary()
 	}
 	return &c.cfg
 }

@@ -47,7 +47,7 @@ func (c *Conn) stuck() string {
 		return "the FIN is outstanding and no timeout runs"
 	case c.rcv.nxt != c.delack.acked && !acting(timerDelayedACK):
 		return fmt.Sprintf("%d bytes received are not acknowledged, and no timer runs", c.delack.acked.Size(c.rcv.nxt))
-	case c.Deadline() == Never && c.timers.earliest != Never:
+	case c.Deadline() == Never && c.timers.earliest() != Never:
 		return "a timer runs and there is no deadline"
 	}
 	return ""

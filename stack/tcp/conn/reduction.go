@@ -10,8 +10,7 @@ type reduction struct {
 	resentTS uint32 // our timestamp on the first retransmission after it
 }
 
-// noReduction is that of all connections that have had none. It is never written
-// to, which check verifies.
+// noReduction is that of all connections that have had none. It is never written to.
 var noReduction reduction
 
 // reduced returns the connection's reduction to be written to.

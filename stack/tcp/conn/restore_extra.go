@@ -92,7 +92,7 @@ func (c *Conn) restoreFastOpen(f *repair.FastOpen) {
 	if *f == (repair.FastOpen{}) {
 		return
 	}
-	e := c.earlier()
+	e := &c.odd().early
 	e.taken = f.Taken
 	if c.state.Synchronized() {
 		return

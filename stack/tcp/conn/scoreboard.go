@@ -18,10 +18,10 @@ import (
 type scoreboard struct {
 	recs []record
 	mem  fifo[record] // of recs
-	scan seqnum.Value // first transmissions before it have been judged
-
 	*holes
-	sends uint32 // transmissions so far
+
+	scan  seqnum.Value // first transmissions before it have been judged
+	sends uint32       // transmissions so far
 }
 
 // record is one segment's worth of what was sent; a FIN is a record of one.

@@ -19,8 +19,6 @@ type sendQueue struct {
 	end    seqnum.Value // where the next byte written goes, and then our FIN
 	bufferSize
 	*breaks
-	wanted bool // a Write found no room
-	news   bool // a segment has come since that was last looked at
 }
 
 // breaks is where no segment may reach across, in order. Few connections have
@@ -31,8 +29,7 @@ type breaks struct {
 	bursts  []burstEnd
 }
 
-// noBreaks are those of all queues that have had none. They are never written
-// to, which check verifies.
+// noBreaks are those of all queues that have had none. They are never written to.
 var noBreaks breaks
 
 // broken returns the queue's breaks to be written to.
@@ -79,7 +76,7 @@ const (
 )
 
 func (q *sendQueue) init(start seqnum.Value, size, most int) {
-	q.start, q.end, q.bufferSize, q.breaks = start, start, sized(size, most), &noBreaks
+	q.start, q.end, q.bufferSize = start, start, sized(size, most)
 }
 
 // size is how many bytes are queued.

@@ -187,7 +187,7 @@ func (c *Conn) readExtra(now Time, s *Record) {
 	x.PathMSS = c.cfg.pathMSS
 	x.Socket = c.readSocket()
 	x.SYNSends = c.owed.synSends
-	e := c.early
+	e := &c.early
 	x.FastOpen = repair.FastOpen{Serves: e.serves, Asks: e.asks, More: e.more, Quiet: e.quiet, Taken: e.taken}
 	x.Passive, x.Orphan, x.ReadShut = c.passive, c.userGone, c.user.readShut
 	k := c.Counters()

@@ -137,16 +137,16 @@ func (c *Conn) roomToWake() bool {
 // wakeWriter tells a writer that found no room of the room there is now. Output
 // calls it once everything that may leave has left, for a segment that came in.
 func (c *Conn) wakeWriter() {
-	news := c.sendq.news
-	c.sendq.news = false
-	if !c.sendq.wanted || !news || !c.maySend() {
+	news := c.owed.look
+	c.owed.look = false
+	if !c.user.wanted || !news || !c.maySend() {
 		return
 	}
 	if c.cfg.likeLinux && !c.windowFull() {
 		c.growLinux()
 	}
 	if c.roomToWake() {
-		c.sendq.wanted = false
+		c.user.wanted = false
 		c.events |= EventWritable
 	}
 }

@@ -24,16 +24,14 @@ const (
 // timers is the only home of deadlines. There is no queue: the caller asks for
 // the earliest and ticks.
 type timers struct {
-	earliest Time
-	usual    [numUsual]Time
-	unusual  *unusualTimers // made when one is first set
+	usual   [numUsual]Time
+	unusual *unusualTimers // made when one is first set
 }
 
 // unusualTimers are those from numUsual on.
 type unusualTimers [numTimers - numUsual]Time
 
-// noUnusual is what connections have that have set none. It is never written to,
-// which check verifies.
+// noUnusual is what connections have that have set none. It is never written to.
 var noUnusual = neverUnusual()
 
 func neverUnusual() (u unusualTimers) {
@@ -44,7 +42,7 @@ func neverUnusual() (u unusualTimers) {
 }
 
 func (t *timers) init() {
-	t.earliest, t.unusual = Never, &noUnusual
+	t.unusual = &noUnusual
 	for i := range t.usual {
 		t.usual[i] = Never
 	}
@@ -70,46 +68,37 @@ func (t *timers) slot(k timer) *Time {
 	return &t.unusual[k-numUsual]
 }
 
-func (t *timers) set(k timer, at Time) {
-	p := t.slot(k)
-	was := *p
-	*p = at
-	if at < t.earliest {
-		t.earliest = at
-	} else if was == t.earliest {
-		t.find()
-	}
-}
+func (t *timers) set(k timer, at Time) { *t.slot(k) = at }
 
 func (t *timers) stop(k timer) {
-	if t.at(k) != Never {
+	if t.running(k) {
 		t.set(k, Never)
 	}
 }
 
 func (t *timers) running(k timer) bool { return t.at(k) != Never }
 
-func (t *timers) find() {
-	t.earliest = Never
+// earliest is when the next expires, Never if none runs.
+func (t *timers) earliest() Time {
+	next := Never
 	for _, at := range t.usual {
-		t.earliest = min(t.earliest, at)
+		next = min(next, at)
 	}
-	if t.unusual == &noUnusual {
-		return
+	if t.unusual != &noUnusual {
+		for _, at := range t.unusual {
+			next = min(next, at)
+		}
 	}
-	for _, at := range t.unusual {
-		t.earliest = min(t.earliest, at)
-	}
+	return next
 }
 
 // shift moves every running timer d later: time that does not count.
 func (t *timers) shift(d time.Duration) {
 	for k := range numTimers {
 		if t.running(k) {
-			*t.slot(k) = t.at(k).Add(d)
+			t.set(k, t.at(k).Add(d))
 		}
 	}
-	t.find()
 }
 
 // Deadline is when Tick wants to be called next, Never if no timer is set.
@@ -117,7 +106,7 @@ func (c *Conn) Deadline() Time {
 	if c.frozen || c.state == 0 {
 		return Never
 	}
-	return c.timers.earliest
+	return c.timers.earliest()
 }
 
 // Tick runs the timers that have expired.
@@ -125,7 +114,7 @@ func (c *Conn) Tick(now Time) {
 	if c.frozen || c.state == 0 {
 		return
 	}
-	for c.timers.earliest <= now {
+	for c.timers.earliest() <= now {
 		for k := range numTimers {
 			if c.timers.at(k) <= now {
 				c.timers.stop(k)

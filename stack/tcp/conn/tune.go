@@ -14,9 +14,9 @@ import (
 // send buffer follows the congestion window (Linux tcp_sndbuf_expand).
 type tuning struct {
 	rtt   time.Duration // the receiver's estimate of the round trip; 0: none yet
+	ecr   uint32        // the last timestamp echo that was timed
 	seq   seqnum.Value  // without timestamps: once it is passed, a window has come
 	since Time
-	ecr   uint32 // the last timestamp echo that was timed
 
 	copied uint32 // what the user took since begun
 	most   uint32 // the most taken in any round trip, at first what a sender begins with

@@ -15,13 +15,14 @@ type userState struct {
 	finWanted  bool         // the sending side was shut during the handshake
 	readShut   bool         // the receiving side is shut: an empty queue is the end
 	more       bool         // the last Write said that another follows
-	moreAt     seqnum.Value // SND.UNA then
-	pushed     seqnum.Value // the end of the last Write that said no such thing
+	wanted     bool         // a Write found no room
 	hasRead    bool         // since a window was last advertised
 	uncork     bool         // the cork has held long enough
 	force      bool         // send into a window however small
 	keepalives uint8        // probes unanswered
-	probed     Time         // when the last left
+	moreAt     seqnum.Value // SND.UNA when a Write said that another follows
+	pushed     seqnum.Value // the end of the last Write that said no such thing
+	probed     Time         // when the last keepalive probe left
 }
 
 // clamp is the user's bound on the window.
@@ -57,7 +58,7 @@ func (c *Conn) Write(now Time, r io.Reader, n int, more bool) (int, error) {
 		room = c.space(n)
 	}
 	if room < n {
-		c.sendq.wanted = true
+		c.user.wanted = true
 	}
 	if room == 0 {
 		return 0, ErrWouldBlock
@@ -291,8 +292,8 @@ func (c *Conn) SetBuffers(now Time, rcv, snd int) {
 	}
 	if snd > 0 {
 		c.sendq.bufferSize = sized(snd, 0)
-		if c.sendq.wanted && c.sendq.space() > 0 {
-			c.sendq.wanted = false
+		if c.user.wanted && c.sendq.space() > 0 {
+			c.user.wanted = false
 			c.events |= EventWritable
 		}
 	}
