@@ -34,6 +34,9 @@ type Endpoint struct {
 	// The rest, but for what says otherwise, is guarded by mu.
 
 	flags
+	net   tcpip.NetworkProtocolNumber
+	bound tcpip.NICID // by Bind; 0: to none
+	nic   tcpip.NICID // the connection's; 0: the routes say
 
 	wq       *waiter.Queue
 	settings *settings // not to be written to if shared; see change
@@ -58,9 +61,6 @@ type Endpoint struct {
 	conn conn.Conn
 
 	place     place
-	net       tcpip.NetworkProtocolNumber
-	bound     tcpip.NICID        // by Bind; 0: to none
-	nic       tcpip.NICID        // the connection's; 0: the routes say
 	owner     *tcpip.PacketOwner // nil: none
 	lastError atomic.Pointer[tcpip.Error]
 	number    uint64       // never changes

@@ -24,12 +24,9 @@ type chrono struct {
 // hindered is the time in which a sender might have sent more.
 type hindered struct{ byWindow, byBuffer time.Duration }
 
-// turn notes what the sender does from now on.
+// turn notes that the sender does something else from now on.
 func (c *Conn) turn(now Time, to activity) {
 	k := &c.chrono
-	if k.doing == to {
-		return
-	}
 	c.spend(k.doing, now.Sub(k.since))
 	k.doing, k.since = to, now
 }
@@ -81,5 +78,7 @@ func (c *Conn) clockActivity(now Time) {
 	case c.unsent() == 0 && c.user.wanted && !c.windowFull():
 		to = bufferLimited
 	}
-	c.turn(now, to)
+	if to != c.chrono.doing {
+		c.turn(now, to)
+	}
 }

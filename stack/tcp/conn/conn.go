@@ -21,33 +21,29 @@ type Conn struct {
 	illegal   [2]State // a transition figure 5 does not have, for check
 	err       error
 
-	snd sendVars
-	rcv receiveVars
-
-	rtt    rttState
+	snd    sendVars
+	rcv    receiveVars
 	tstamp timestampState
-	timers timers
-	owed   owed
 	delack delayedACK
-	ecn    ecnState
+	owed   owed
 	user   userState
-
-	sendq sendQueue
-	board scoreboard
-	loss  lossState
-	cc    cc.Controller
+	cfg    params
+	stats  counters
+	timers timers
+	ecn    ecnState
 
 	recvq recvQueue
 	*disorder
-
-	tune   tuning
-	chrono chrono
-	pace   pacer
+	tune tuning
 
 	*oddities
 
-	cfg   params
-	stats counters
+	rtt    rttState
+	board  scoreboard
+	sendq  sendQueue
+	loss   lossState
+	cc     cc.Controller
+	chrono chrono
 }
 
 // sendVars are the send sequence variables of RFC 9293 section 3.3.1 and what

@@ -6,6 +6,7 @@ type oddities struct {
 	frozenAt Time // since when the connection is in repair mode
 	thawed   Time // when it last was no more; echoes from before are not timed
 	early    earlyData
+	pace     pacer
 	soft     softError
 	hole     blackHole
 	limits   answerLimits

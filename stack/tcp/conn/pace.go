@@ -74,7 +74,7 @@ func (c *Conn) paced(now Time, n int64) {
 		return
 	}
 	from := max(c.pace.due, now.Add(-c.paceDepth()))
-	c.pace.due = from.Add(time.Duration(muldiv(n, paceUnit*int64(c.rtt.smoothed), max(c.perRoundTrip(), 1))))
+	c.odd().pace.due = from.Add(time.Duration(muldiv(n, paceUnit*int64(c.rtt.smoothed), max(c.perRoundTrip(), 1))))
 }
 
 func (c *Conn) paceDepth() time.Duration {
