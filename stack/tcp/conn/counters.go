@@ -55,9 +55,9 @@ func (k *counters) count() *Mishaps {
 }
 
 // Counters returns a copy of the connection's event counters.
-func (c *Conn) Counters() *Counters {
+func (c *Conn) Counters() Counters {
 	c.begun()
-	return &Counters{c.stats.Traffic, *c.stats.Mishaps}
+	return Counters{c.stats.Traffic, *c.stats.Mishaps}
 }
 
 // Mishaps returns those of the connection, which owns them; nil if there are none.

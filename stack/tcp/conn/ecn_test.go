@@ -127,7 +127,7 @@ func TestTailLossProbeInCWR(t *testing.T) {
 	s.tick(s.now.Add(time.Second))
 	sent := len(s.drain())
 	if n := s.c.Counters(); sent != 1 || n.TailLossProbes != 1 || n.Timeouts != 0 {
-		t.Errorf("no probe before the timeout: %+v", *n)
+		t.Errorf("no probe before the timeout: %+v", n)
 	}
 }
 

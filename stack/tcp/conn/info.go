@@ -116,7 +116,7 @@ func (c *Conn) Info(now Time) Info {
 		RACK:             c.rackInfo(),
 		ResentTS:         c.loss.resentTS,
 		Spurious:         c.loss.undone,
-		Counters:         *c.Counters(),
+		Counters:         c.Counters(),
 		Timestamps:       c.tstamp.on,
 		SACK:             c.cfg.sack,
 		WindowScaling:    c.cfg.scaling,

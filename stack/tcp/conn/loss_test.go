@@ -58,7 +58,7 @@ func TestLossIsFoundAtAnySequenceNumber(t *testing.T) {
 			w.losing(func(n int) bool { return n == 3 })
 			w.pump(w.a, noise(200_000, 1), time.Minute)
 			if n := w.a.c.Counters(); n.Timeouts != 0 || n.Retransmits != 1 {
-				t.Errorf("ISS %#x, RACK %v: one segment was lost: %+v", iss, rack, *n)
+				t.Errorf("ISS %#x, RACK %v: one segment was lost: %+v", iss, rack, n)
 			}
 		}
 	}
@@ -84,7 +84,7 @@ func TestRecoveryKeepsSending(t *testing.T) {
 		w.run(time.Minute, func() bool { w.b.read(w); return w.a.c.Unacked() == 0 })
 		w.same(w.a)
 		if n := w.a.c.Counters(); n.Timeouts != 0 || n.Retransmits != 1 {
-			t.Errorf("SACK %v: one segment was lost: %+v", sack, *n)
+			t.Errorf("SACK %v: one segment was lost: %+v", sack, n)
 		}
 	}
 }
@@ -98,7 +98,7 @@ func TestNewRenoFillsSeveralHoles(t *testing.T) {
 	begun := w.now
 	w.pump(w.a, noise(100_000, 2), time.Minute)
 	if n := w.a.c.Counters(); n.Timeouts != 0 || n.Retransmits != 3 || n.FastRecoveries != 1 {
-		t.Errorf("three segments were lost: %+v", *n)
+		t.Errorf("three segments were lost: %+v", n)
 	}
 	if took, most := w.now.Sub(begun), 8*2*w.delay; took > most {
 		t.Errorf("took %v, want at most %v", took, most)
@@ -116,7 +116,7 @@ func TestLostLastRetransmissionIsProbed(t *testing.T) {
 		w.pump(w.a, noise(8*w.a.c.segmentSize(), 2), time.Minute)
 		n := w.a.c.Counters()
 		if n.Timeouts != 0 || n.TailLossProbes != 1 {
-			t.Errorf("SACK %v: a segment and its retransmission were lost: %+v", sack, *n)
+			t.Errorf("SACK %v: a segment and its retransmission were lost: %+v", sack, n)
 		}
 		if took, most := w.now.Sub(begun), 6*2*w.delay; took > most {
 			t.Errorf("SACK %v: took %v, want at most %v", sack, took, most)
@@ -131,7 +131,7 @@ func TestLostProbeInRecoveryTimesOut(t *testing.T) {
 	w.losing(func(n int) bool { return n == 0 || n == 8 || n == 9 })
 	w.pump(w.a, noise(8*w.a.c.segmentSize(), 2), time.Minute)
 	if n := w.a.c.Counters(); n.Timeouts != 1 || n.TailLossProbes != 1 {
-		t.Errorf("a segment, its retransmission and the probe were lost: %+v", *n)
+		t.Errorf("a segment, its retransmission and the probe were lost: %+v", n)
 	}
 }
 
@@ -157,7 +157,7 @@ func TestLostAcknowledgementsAreNoReordering(t *testing.T) {
 		t.Error("reordering was seen where nothing was reordered")
 	}
 	if n := w.a.c.Counters(); n.Retransmits != 3 {
-		t.Errorf("three segments were lost: %+v", *n)
+		t.Errorf("three segments were lost: %+v", n)
 	}
 }
 
@@ -191,7 +191,7 @@ func TestTailLossProbe(t *testing.T) {
 	w.pump(w.a, noise(4*w.a.c.segmentSize(), 2), time.Minute)
 	n := w.a.c.Counters()
 	if n.Timeouts != 0 || n.TailLossProbes != 1 {
-		t.Errorf("the last segments were lost: %+v", *n)
+		t.Errorf("the last segments were lost: %+v", n)
 	}
 	if took := w.now.Sub(begun); took > 105*time.Millisecond {
 		t.Errorf("took %v, want four round trips or so", took)

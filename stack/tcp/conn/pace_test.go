@@ -138,7 +138,7 @@ func TestPacedTransferKeepsItsRate(t *testing.T) {
 		begun := w.now
 		w.pump(w.a, noise(4_000_000, 1), time.Minute)
 		if n := w.a.c.Counters(); n.Timeouts != 0 {
-			t.Errorf("pacing %v: %+v", pacing, *n)
+			t.Errorf("pacing %v: %+v", pacing, n)
 		}
 		return w.now.Sub(begun)
 	}

@@ -61,6 +61,13 @@ func (c *Conn) begun() *params {
 	return &c.cfg
 }
 
+// setOptions sets the user's settings, if they are others.
+func (c *Conn) setOptions(o *UserOptions) {
+	if *o != c.cfg.opts {
+		c.change().opts = *o
+	}
+}
+
 // change gives the connection a profile of its own, to be written to before
 // anything else happens.
 func (c *Conn) change() *Profile {

@@ -108,8 +108,9 @@ func (c *Conn) restoreCore(now Time, s *repair.Snapshot) {
 		}
 	}
 	c.user.finWanted = k.FINQueued && c.state == StateSynReceived
-	u := &c.change().opts
+	u := c.cfg.opts
 	u.NoDelay, u.Cork = k.NoDelay, k.Cork
+	c.setOptions(&u)
 	c.restoreOptions(k.Options)
 	c.cfg.ecn = false // which Linux cannot restore
 	c.tstamp.set(now, k.Timestamp, k.TimestampMicros)

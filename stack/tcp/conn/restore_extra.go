@@ -108,7 +108,7 @@ func (c *Conn) restoreFastOpen(f *repair.FastOpen) {
 // restoreSocket takes the user's settings. A buffer's size is what the user or
 // auto-tuning made of it, within what this host allows.
 func (c *Conn) restoreSocket(o *repair.SocketOptions) {
-	u := &c.change().opts
+	u := c.cfg.opts
 	u.Keepalive = Keepalive{
 		On:       o.Keepalive,
 		Idle:     min(o.KeepaliveIdle, maxAge),
@@ -123,6 +123,7 @@ func (c *Conn) restoreSocket(o *repair.SocketOptions) {
 	u.Clamp = min(max(o.WindowClamp, 0), maxRun)
 	u.Pacing = o.Pacing
 	u.NotSentLowat = min(max(o.NotSentLowat, 0), maxRun)
+	c.setOptions(&u)
 	c.sendq.restore(o.SendBuffer, o.SendBufferMax)
 	c.recvq.restore(o.RecvBuffer, o.RecvBufferMax)
 }
@@ -140,6 +141,9 @@ func (c *Conn) restoreRecords(ends []uint32) {
 
 // restoreHeld takes the data that came before its turn.
 func (c *Conn) restoreHeld(x *repair.Extra) {
+	if len(x.Held) == 0 && x.EarlyFIN == nil {
+		return // then there are no blocks either
+	}
 	c.disordered()
 	defer c.tidy()
 	for i := range x.Held {
@@ -180,7 +184,7 @@ func (c *Conn) holds(start, end seqnum.Value) bool {
 // restoreCongestion goes on where the controller left off. One that this host
 // does not know gives its window to the one that it uses.
 func (c *Conn) restoreCongestion(now Time, g *repair.Congestion) {
-	if g.Name != "" {
+	if g.Name != "" && g.Name != c.cfg.congestion {
 		c.change().congestion = g.Name
 	}
 	if c.state == StateSynSent {

@@ -147,7 +147,7 @@ func TestSubtleScanStale(t *testing.T) {
 		end := total + 30<<20
 		w.bulkRun(func() bool { fill(); return total > end })
 		c = w.a.c.Counters()
-		t.Logf("rack %v: total %d emptied %d counters %+v", rack, total, emptied, *c)
+		t.Logf("rack %v: total %d emptied %d counters %+v", rack, total, emptied, c)
 		if c.Timeouts != before || c.SACKRecoveries == 0 {
 			t.Errorf("RACK %v: one loss after 2 GiB: %d timeouts, %d recoveries; scan %d una %d", rack, c.Timeouts-before, c.SACKRecoveries, w.a.c.board.scan, w.a.c.snd.una)
 		}
@@ -385,7 +385,7 @@ func TestSubtleRtxqGrows(t *testing.T) {
 		worst = max(worst, len(w.a.c.board.rtxq)-len(w.a.c.board.recs))
 		return total > 400<<20
 	})
-	t.Logf("%+v", *w.a.c.Counters())
+	t.Logf("%+v", w.a.c.Counters())
 	if worst > 10 {
 		t.Errorf("rtxq holds %d more entries than there are records", worst)
 	}
@@ -468,7 +468,7 @@ func TestSubtleCWRAfterLoss(t *testing.T) {
 			w.pump(w.a, noise(300000, 1), time.Minute)
 		}
 		if cwr == 0 {
-			t.Errorf("%s: no CWR; %+v", why, *w.a.c.Counters())
+			t.Errorf("%s: no CWR; %+v", why, w.a.c.Counters())
 		}
 	}
 }

@@ -110,7 +110,7 @@ func TestNewRenoWindow(t *testing.T) {
 	}
 	tr.want("full acknowledgement", tr.ack(20), count(28, 2+1)) // a window of 10 and the increase it has earned
 	if n := tr.c.Counters(); n.FastRecoveries != 1 || n.FastRetransmits != 1 {
-		t.Errorf("%+v", *n)
+		t.Errorf("%+v", n)
 	}
 }
 
@@ -163,7 +163,7 @@ func TestRecoveryWithoutRACK(t *testing.T) {
 	got := tr.ack(20, [2]int{23, 29})
 	tr.want("partial acknowledgement", got, append([]int{20, 21, 22}, count(40, 9)...))
 	if n := tr.c.Counters(); n.FastRetransmits != 1 || n.Retransmits != 4 || n.SACKRecoveries != 1 {
-		t.Errorf("%+v", *n)
+		t.Errorf("%+v", n)
 	}
 }
 
@@ -301,7 +301,7 @@ func TestUndoGivesTheOthersTime(t *testing.T) {
 		t.Errorf("%v are sent at once", got)
 	}
 	if tr.c.loss.phase >= phaseCWR || tr.c.Counters().SpuriousRecoveries != 1 {
-		t.Errorf("phase %d, %+v", tr.c.loss.phase, *tr.c.Counters())
+		t.Errorf("phase %d, %+v", tr.c.loss.phase, tr.c.Counters())
 	}
 	tr.echo = 0
 	for end := tr.now.Add(20 * time.Millisecond); !slices.Contains(tr.sent(), 3); {

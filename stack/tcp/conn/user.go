@@ -260,9 +260,7 @@ func (c *Conn) Options() UserOptions { return c.begun().opts }
 func (c *Conn) SetOptions(now Time, o UserOptions) {
 	old := c.begun().opts
 	o.Keepalive = o.Keepalive.normal()
-	if o != old {
-		c.change().opts = o
-	}
+	c.setOptions(&o)
 	if o.Keepalive != old.Keepalive {
 		c.user.keepalives = 0
 		c.startKeepalive(now)
