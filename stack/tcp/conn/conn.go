@@ -21,6 +21,9 @@ type Conn struct {
 	illegal   [2]State // a transition figure 5 does not have, for check
 	err       error
 
+	// What a segment that comes in order touches stands before what sending and
+	// its acknowledgements do.
+
 	snd    sendVars
 	rcv    receiveVars
 	tstamp timestampState

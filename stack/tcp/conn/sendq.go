@@ -70,9 +70,12 @@ func (k *chunk) end() seqnum.Value { return k.start.Add(seqnum.Size(k.used)) }
 // keptChunks is how much room an empty queue keeps for their list.
 const keptChunks = 4
 
+// Sizes of a chunk in bytes. The first of a queue that was empty may be small:
+// where a message goes each way in turn, none follows it.
 const (
-	minChunk = 2 << 10
-	maxChunk = buffer.MaxChunkSize
+	minFirstChunk = 256
+	minChunk      = 2 << 10
+	maxChunk      = buffer.MaxChunkSize
 )
 
 func (q *sendQueue) init(start seqnum.Value, size, most int) {
@@ -112,7 +115,11 @@ func (q *sendQueue) tail(n int) *chunk {
 			return k
 		}
 	}
-	q.chunks = q.mem.push(q.chunks, chunk{start: q.end, view: buffer.NewViewSize(min(max(n, minChunk), maxChunk))})
+	least := minFirstChunk
+	if len(q.chunks) > 0 {
+		least = minChunk
+	}
+	q.chunks = q.mem.push(q.chunks, chunk{start: q.end, view: buffer.NewViewSize(min(max(n, least), maxChunk))})
 	return &q.chunks[len(q.chunks)-1]
 }
 
