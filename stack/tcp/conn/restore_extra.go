@@ -184,7 +184,7 @@ func (c *Conn) holds(start, end seqnum.Value) bool {
 // restoreCongestion goes on where the controller left off. One that this host
 // does not know gives its window to the one that it uses.
 func (c *Conn) restoreCongestion(now Time, g *repair.Congestion) {
-	if g.Name != "" && g.Name != c.cfg.congestion {
+	if g.Name != "" && g.Name != orDefault(c.cfg.congestion, cc.Default) {
 		c.change().congestion = g.Name
 	}
 	if c.state == StateSynSent {

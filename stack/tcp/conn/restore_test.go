@@ -85,6 +85,25 @@ func TestRestoreIsFaithful(t *testing.T) {
 	}
 }
 
+// A connection that is moved at rest shares what it has in common with others as
+// it did before.
+func TestRestoredAtRestIsOrdinary(t *testing.T) {
+	w := established(t)
+	w.a.write(w, noise(10_000, 1))
+	w.run(time.Second, func() bool { return w.a.c.Unacked() == 0 })
+	w.a.c.SetRepair(w.now, repair.On)
+	cfg := testConfig(5)
+	cfg.Profile = cfg.Share()
+	w.move(w.a, cfg, false)
+	c := &w.a.c
+	if c.cfg.Profile != cfg.Profile {
+		t.Errorf("it has a profile of its own: %+v, the host's is %+v", *c.cfg.Profile, *cfg.Profile)
+	}
+	if c.disorder != &inOrder || c.board.holes != &noHoles || c.loss.reduction != &noReduction || c.timers.unusual != &noUnusual {
+		t.Error("it has records of what it has not met")
+	}
+}
+
 // busyWorld returns a world in which a has data in every place there is:
 // unread, out of order, unacknowledged, SACKed, lost and never sent.
 func busyWorld(t *testing.T, tune ...func(a, b *Config)) *world {
