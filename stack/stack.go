@@ -69,7 +69,7 @@ func New(cfg Config) (*Stack, error) {
 	}
 	if l, ok := cfg.Link.(batchLink); ok {
 		b := tcp.BatcherOf(s.net)
-		l.SetBatch(b.Begin, b.End)
+		l.SetBatch(b.Begin, b.Turn, b.End)
 	}
 	if err := s.addInterfaces(); err != nil {
 		s.net.Destroy()
@@ -80,7 +80,7 @@ func New(cfg Config) (*Stack, error) {
 
 // batchLink is a link that can tell when it has no more packets for now, as
 // stack/tap can.
-type batchLink interface{ SetBatch(begin, end func()) }
+type batchLink interface{ SetBatch(begin, turn, end func()) }
 
 // setTCPOptions passes the configuration on to the TCP protocol.
 func (s *Stack) setTCPOptions() error {

@@ -36,7 +36,7 @@ type site struct {
 	ustack *stack.Stack
 	near   []netip.Prefix   // the kernel's addresses
 	tune   []netlab.Control // for every kernel socket
-	hello  []byte           // what a client writes as soon as it is connected
+	hello  func() []byte    // what a client writes when it is connected; nil: nothing
 }
 
 // families are the two ways the sites can talk: index into the addresses of
@@ -102,8 +102,7 @@ func (s *site) dialled(family int) (*net.TCPConn, *stack.Conn) {
 	defer l.Close()
 	k, err := s.kernel.DialTCP(s.ctx(), l.Addr().(*net.TCPAddr).AddrPort(), s.tune...)
 	must(s.t, err)
-	_, err = k.Write(s.hello)
-	must(s.t, err)
+	s.greet(k)
 	u, err := l.Accept()
 	must(s.t, err)
 	return s.bounded(k, u.(*stack.Conn))
@@ -117,11 +116,20 @@ func (s *site) accepted(family int) (*net.TCPConn, *stack.Conn) {
 	defer l.Close()
 	u, err := s.ustack.Dial(s.ctx(), "tcp", l.Addr().String())
 	must(s.t, err)
-	_, err = u.Write(s.hello)
-	must(s.t, err)
+	s.greet(u)
 	k, err := l.AcceptTCP()
 	must(s.t, err)
 	return s.bounded(k, u.(*stack.Conn))
+}
+
+// greet has a client say hello.
+func (s *site) greet(client net.Conn) {
+	s.t.Helper()
+	if s.hello == nil {
+		return
+	}
+	_, err := client.Write(s.hello())
+	must(s.t, err)
 }
 
 // bounded gives both ends a deadline, so that no test hangs, and an end.

@@ -2,20 +2,28 @@
 
 package tap
 
+import "runtime"
+
 // batcher is told which frames come together.
-type batcher struct{ begin, end func() }
+type batcher struct{ begin, turn, end func() }
 
 // SetBatch sets functions that are told which frames come together, so that
 // what they call for can be done once for all: acknowledgements above all.
 // begin is called before the first of several frames is delivered, end when no
-// more are known to be waiting. Readers of several queues do so independently.
-// It takes effect with the next attachment to a stack.
-func (e *Endpoint) SetBatch(begin, end func()) { e.batcher.Store(&batcher{begin, end}) }
+// more are known to be waiting, and turn, in a long row of frames, so that those
+// who wait for what came need not wait for its end. Readers of several queues do
+// so independently. It takes effect with the next attachment to a stack.
+func (e *Endpoint) SetBatch(begin, turn, end func()) { e.batcher.Store(&batcher{begin, turn, end}) }
 
-// batchFrames is how many frames a batch has at most. More would keep peers
-// waiting for acknowledgements. One connection's are not put off for so many;
-// but where the frames are from many connections, most have a few in it.
-const batchFrames = 64
+const (
+	// batchFrames is how many frames a batch has at most. More would keep peers
+	// waiting for acknowledgements. One connection's are not put off for so
+	// many; but where the frames are from a hundred connections, each should
+	// have a few in it.
+	batchFrames = 256
+	// turnFrames is after how many frames of a batch it is others' turn.
+	turnFrames = 64
+)
 
 // batch counts the frames delivered since the queue was last empty.
 type batch struct {
@@ -28,21 +36,27 @@ func (b *batch) begin() {
 	if b.frames == batchFrames {
 		b.end()
 	}
-	if b.frames == 0 && b.to != nil {
+	switch {
+	case b.to == nil:
+	case b.frames == 0:
 		b.to.begin()
+	case b.frames%turnFrames == 0:
+		b.to.turn()
 	}
 	b.frames++
 }
 
-// end is called when the queue is empty. It reports whether anything was
+// end is called when the queue is empty. It does nothing if nothing was
 // delivered since the last call.
-func (b *batch) end() bool {
+func (b *batch) end() {
 	if b.frames == 0 {
-		return false
+		return
 	}
 	b.frames = 0
 	if b.to != nil {
 		b.to.end()
 	}
-	return true
+	// What was woken waits for this thread, or for another one to be woken
+	// for it, which takes longer. And this thread may be about to sleep.
+	runtime.Gosched()
 }

@@ -4,7 +4,6 @@ package tap
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"unsafe"
 
@@ -314,13 +313,3 @@ func hardwareAddress(fd int) (tcpip.LinkAddress, error) {
 
 // setInt is an ioctl that takes a pointer to an int.
 func setInt(fd int, req uint, v int) error { return unix.IoctlSetPointerInt(fd, req, v) }
-
-// file wraps d's descriptor for the runtime's poller, which then owns it.
-func (d *device) file() (*os.File, error) {
-	f := os.NewFile(uintptr(d.fd), clonePath)
-	if err := f.SetReadDeadline(noDeadline); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("tap %s: the descriptor cannot be polled: %w", d.name, err)
-	}
-	return f, nil
-}

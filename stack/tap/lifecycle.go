@@ -13,7 +13,7 @@ func (e *Endpoint) Attach(d stack.NetworkDispatcher) {
 	previous := e.reader
 	if previous != nil {
 		previous.stopped.Store(true)
-		e.queue.file.SetReadDeadline(longPast)
+		e.queue.ring()
 	}
 	if d == nil || e.closed {
 		return
@@ -38,7 +38,7 @@ func (e *Endpoint) read(r, previous *reader) {
 	}
 }
 
-// begin lifts the deadline that stopped the reader before r, unless r has been
+// begin silences the bell that stopped the reader before r, unless r has been
 // stopped by now.
 func (e *Endpoint) begin(r *reader) bool {
 	e.mu.Lock()
@@ -46,7 +46,7 @@ func (e *Endpoint) begin(r *reader) bool {
 	if r.stopped.Load() || e.closed {
 		return false
 	}
-	e.queue.file.SetReadDeadline(noDeadline)
+	e.queue.hush()
 	return true
 }
 

@@ -3,67 +3,112 @@
 package tap
 
 import (
+	"encoding/binary"
+	"fmt"
 	"os"
 	"sync"
-	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// Deadlines for the reader: none, and one that is long past.
-var (
-	noDeadline = time.Time{}
-	longPast   = time.Unix(1, 0)
-)
-
 // queue is one descriptor of a TAP device, through which frames come and go.
 //
-// Reading goes through the runtime's poller: a waiting reader costs no thread,
-// and what it wakes when a frame comes runs on the thread that read the frame.
-// Writing to a TAP device never waits, so it needs no poller.
+// It is not registered with the runtime's poller: that is told of every frame,
+// whether somebody waits for one or not, and each time a thread is woken to hear
+// of it, by the peer and at the peer's expense. So a reader with nothing to read
+// waits in a system call of its own, on a thread of its own.
 //
-// As neither call waits, the runtime is not told of them: to hand the processor
-// on in the meantime would take longer than they do.
+// Neither reading nor writing ever waits. So the runtime is not told of them: to
+// hand the processor on in the meantime would take longer than they do.
 type queue struct {
-	file *os.File
-	raw  syscall.RawConn
 	vnet bool // frames carry a virtio-net header
+	bell int  // an eventfd that ends waiting while it is set
 
-	// writers is held for reading during a write, so that the descriptor is
-	// not closed, and its number reused, under a writer.
-	writers sync.RWMutex
-	fd      int // -1: closed
+	// users is held for reading during a call on fd, so that the
+	// descriptor is not closed, and its number reused, under it.
+	users sync.RWMutex
+	fd    int // -1: closed
 }
 
 // newQueue makes a queue of d and owns its descriptor from then on.
 func newQueue(d *device) (*queue, error) {
-	file, err := d.file()
+	bell, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
-		return nil, err
+		unix.Close(d.fd)
+		return nil, fmt.Errorf("tap %s: %w", d.name, os.NewSyscallError("eventfd2", err))
 	}
-	raw, err := file.SyscallConn()
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	return &queue{file: file, raw: raw, vnet: d.offload.Header, fd: d.fd}, nil
+	return &queue{vnet: d.offload.Header, bell: bell, fd: d.fd}, nil
 }
 
-// close wakes the reader and waits for writers in the kernel to come out. It
+// close wakes the reader and waits for calls in the kernel to come out. It
 // may be called again.
 func (q *queue) close() {
-	q.writers.Lock()
-	defer q.writers.Unlock()
-	q.fd = -1
-	q.file.Close()
+	q.ring()
+	q.users.Lock()
+	defer q.users.Unlock()
+	if q.fd < 0 {
+		return
+	}
+	unix.Close(q.fd)
+	unix.Close(q.bell)
+	q.fd, q.bell = -1, -1
 }
 
-// readv reads one frame into iov without waiting.
-func readv(fd uintptr, iov []unix.Iovec) (int, error) {
+// ring ends the wait for a frame, and every later one until hush.
+func (q *queue) ring() {
+	q.users.RLock()
+	defer q.users.RUnlock()
+	if q.fd < 0 {
+		return
+	}
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	unix.Write(q.bell, one[:]) // fails only if it has rung for ages
+}
+
+// hush undoes all that rang.
+func (q *queue) hush() {
+	q.users.RLock()
+	defer q.users.RUnlock()
+	if q.fd < 0 {
+		return
+	}
+	var count [8]byte
+	unix.Read(q.bell, count[:]) // fails only if it has not rung
+}
+
+// wait returns when there may be a frame, or the bell rings.
+func (q *queue) wait(fds *[2]unix.PollFd) {
+	q.users.RLock()
+	defer q.users.RUnlock()
+	if q.fd < 0 {
+		return
+	}
+	fds[0] = unix.PollFd{Fd: int32(q.fd), Events: unix.POLLIN}
+	fds[1] = unix.PollFd{Fd: int32(q.bell), Events: unix.POLLIN}
+	// An error is for reading to find out; EINTR is not one.
+	unix.Ppoll(fds[:], nil, nil)
+}
+
+// readv reads one frame into iov. os.ErrClosed means that the queue is closed.
+func (q *queue) readv(iov []unix.Iovec) (int, error) { return q.vector(unix.SYS_READV, iov) }
+
+// writev writes one frame from iov. os.ErrClosed means that the queue is closed.
+func (q *queue) writev(iov []unix.Iovec) error {
+	_, err := q.vector(unix.SYS_WRITEV, iov)
+	return err
+}
+
+// vector is readv or writev.
+func (q *queue) vector(call uintptr, iov []unix.Iovec) (int, error) {
+	q.users.RLock()
+	defer q.users.RUnlock()
+	if q.fd < 0 {
+		return 0, os.ErrClosed
+	}
 	for {
-		n, _, errno := unix.RawSyscall(unix.SYS_READV, fd, uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
+		n, _, errno := unix.RawSyscall(call, uintptr(q.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
 		switch errno {
 		case 0:
 			return int(n), nil
@@ -71,25 +116,5 @@ func readv(fd uintptr, iov []unix.Iovec) (int, error) {
 			continue
 		}
 		return 0, errno
-	}
-}
-
-// writev writes one frame from iov. os.ErrClosed means that the
-// queue is closed.
-func (q *queue) writev(iov []unix.Iovec) error {
-	q.writers.RLock()
-	defer q.writers.RUnlock()
-	if q.fd < 0 {
-		return os.ErrClosed
-	}
-	for {
-		_, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(q.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
-		switch errno {
-		case 0:
-			return nil
-		case unix.EINTR:
-			continue
-		}
-		return errno
 	}
 }

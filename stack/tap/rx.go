@@ -3,9 +3,7 @@
 package tap
 
 import (
-	"errors"
 	"os"
-	"runtime"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -94,12 +92,10 @@ type reader struct {
 	done       chan struct{}
 
 	// What follows is the goroutine's own.
-	buf     rxBuffer
-	batch   batch
-	spin    spinner
-	blocked bool // the next read waits for a frame
-	n       int  // the last read's result
-	err     error
+	buf   rxBuffer
+	batch batch
+	spin  spinner
+	fds   [2]unix.PollFd // what it waits for
 }
 
 // newReader makes a reader for d, to be run once.
@@ -114,62 +110,35 @@ func (r *reader) run(e *Endpoint) error {
 	defer r.batch.end()
 	r.batch.to = e.batcher.Load()
 	r.spin.limit = e.spin
-	poll := r.poll(e)
 	for !r.stopped.Load() {
-		if perr := e.queue.raw.Read(poll); perr != nil {
-			if errors.Is(perr, os.ErrDeadlineExceeded) {
-				return nil
-			}
-			// Either the queue was closed, in which case nobody cares, or the
-			// device was removed while the poller waited for it.
-			return ErrGone
-		}
-		switch r.err {
+		switch n, err := e.queue.readv(r.buf.vector(e.queue.vnet)); err {
 		case nil:
 			r.spin.found()
-			r.blocked = false
 			r.batch.begin()
-			r.receive(e, r.n)
+			r.receive(e, n)
 		case unix.EAGAIN:
-			r.empty()
-		case unix.EINTR:
+			r.empty(e.queue)
+		case os.ErrClosed:
+			return nil
 		case unix.EBADFD, unix.EFAULT, unix.ENODEV, unix.EIO:
 			return ErrGone
 		default:
-			return r.err
+			return err
 		}
 	}
 	return nil
 }
 
-// poll makes the function that reads a frame for the runtime's poller: it
-// returns false to be called again when there may be one.
-func (r *reader) poll(e *Endpoint) func(uintptr) bool {
-	return func(fd uintptr) bool {
-		if r.stopped.Load() {
-			// Whatever is there is for the next reader.
-			r.n, r.err = 0, unix.EINTR
-			return true
-		}
-		r.n, r.err = readv(fd, r.buf.vector(e.queue.vnet))
-		return r.err != unix.EAGAIN || !r.blocked
-	}
-}
-
 // empty is what the reader does when there is no frame: it settles the batch,
-// lets those run whom it woke, and decides whether it is worth looking again
-// before it sleeps.
-func (r *reader) empty() {
-	if r.batch.end() {
-		// What was woken waits for this thread, or for another one to be woken
-		// for it, which takes longer.
-		runtime.Gosched()
+// and looks again, after a while of sleep if it is not worth while at once.
+func (r *reader) empty(q *queue) {
+	r.batch.end()
+	if !r.spin.again() {
+		q.wait(&r.fds)
+		return
 	}
-	r.blocked = !r.spin.again()
-	if !r.blocked {
-		// The peer may be waiting for this very processor.
-		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-	}
+	// The peer may be waiting for this very processor.
+	unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 }
 
 // receive takes the frame of n bytes in the buffer, virtio-net header included, as far

@@ -43,15 +43,22 @@ func TestSpin(t *testing.T) {
 	}
 }
 
-// TestBatch checks that each beginning has an end, and that a batch is bounded.
+// TestBatch checks that each beginning has an end, that a batch is bounded, and
+// that others have their turn in a long one.
 func TestBatch(t *testing.T) {
-	open, begun := 0, 0
+	open, begun, turns := 0, 0, 0
 	b := batch{to: &batcher{
 		begin: func() { open++; begun++ },
-		end:   func() { open-- },
+		turn: func() {
+			if turns++; open != 1 {
+				t.Errorf("a turn in %d batches", open)
+			}
+		},
+		end: func() { open-- },
 	}}
-	if b.end() {
-		t.Error("an empty batch counts as one")
+	b.end()
+	if open != 0 {
+		t.Fatal("a batch ended that had not begun")
 	}
 	for range 2*batchFrames + 1 {
 		if b.begin(); open != 1 {
@@ -61,7 +68,12 @@ func TestBatch(t *testing.T) {
 	if begun != 3 {
 		t.Errorf("%d batches, want 3", begun)
 	}
-	if !b.end() || open != 0 {
+	if want := 2 * (batchFrames/turnFrames - 1); turns != want {
+		t.Errorf("%d turns, want %d", turns, want)
+	}
+	b.end()
+	b.end()
+	if open != 0 {
 		t.Errorf("%d batches are open after the end", open)
 	}
 }

@@ -3,20 +3,48 @@ package tcp
 import (
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// Batcher puts off acknowledgements while packets come in close succession, so
-// that one answers for several, and with them the news that there is more to
-// read. Whatever else a packet calls for is done at once. A link that reads several packets in a row calls Begin before the first
-// and End after the last; links, or queues of one link, may do so at the same
-// time.
+// Batcher puts off what can wait while packets come in close succession:
+// acknowledgements, so that one answers for several, and the news that there is
+// something to read, room to write or a connection to accept, so that those whom
+// it concerns find more. Whatever else a packet calls for is done at once.
+//
+// A link that reads several packets in a row calls Begin before the first and
+// End after the last, and in a long row Turn now and then. Links, or queues of
+// one link, may do so at the same time.
 type Batcher struct {
-	mu   sync.Mutex
-	open int // how many Begins await their End
-	late []*Endpoint
-	room []*Endpoint // an empty slice to be used again
+	open atomic.Int32 // how many Begins await their End; changed with mu held
+
+	mu    sync.Mutex
+	late  roster[*Endpoint] // have acknowledgements to send
+	news  roster[*Endpoint] // have waiters to be told
+	ready roster[*listener] // have connections that came
+}
+
+// roster is a list that is used up at once and then begun anew.
+type roster[T any] struct {
+	names []T
+	room  []T // an empty slice to be used again
+}
+
+func (r *roster[T]) add(v T) { r.names = append(r.names, v) }
+
+// take returns the list, to be given back after use.
+func (r *roster[T]) take() []T {
+	names := r.names
+	r.names, r.room = r.room, nil
+	return names
+}
+
+func (r *roster[T]) giveBack(names []T) {
+	if clear(names); r.room == nil {
+		r.room = names[:0]
+	}
 }
 
 // BatcherOf returns the batcher of a stack, nil if the stack's TCP is not this
@@ -32,67 +60,66 @@ func BatcherOf(s *stack.Stack) *Batcher {
 func (b *Batcher) Begin() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.open++
+	b.open.Add(1)
 }
 
-// End says that no more are known to be coming. What was put off is done: first
-// those who read are told and get their turn, for an answer of theirs carries
-// the acknowledgement; then what is left to send is sent.
+// Turn gives those whom the packets so far concern their turn. The
+// acknowledgements wait on.
+func (b *Batcher) Turn() {
+	b.mu.Lock()
+	news, ready := b.news.take(), b.ready.take()
+	b.mu.Unlock()
+	for _, l := range ready {
+		l.notify()
+	}
+	for _, e := range news {
+		e.tellNews()
+	}
+	if len(news) != 0 || len(ready) != 0 {
+		runtime.Gosched()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.news.giveBack(news)
+	b.ready.giveBack(ready)
+}
+
+// End says that no more are known to be coming. First those whom they concern
+// are told and get their turn, for an answer of theirs carries the
+// acknowledgement; then what is left to send is sent.
 func (b *Batcher) End() {
 	b.mu.Lock()
-	late := b.late
-	b.late, b.room = b.room, nil
-	b.open--
+	b.open.Add(-1)
+	late := b.late.take()
 	b.mu.Unlock()
-	if len(late) == 0 {
-		return
-	}
-	woken := false
+	b.Turn()
 	for _, e := range late {
 		e.mu.Lock()
 		e.late = false
-		wake := e.wake
-		e.wake = 0
-		e.letGo()
-		if wake != 0 {
-			e.wq.Notify(wake)
-			woken = true
-		}
-	}
-	if woken {
-		runtime.Gosched()
-	}
-	for _, e := range late {
-		e.mu.Lock()
 		e.endTurn(true)
 	}
-	clear(late)
-	b.keep(late)
-}
-
-// keep keeps the room of a slice for another batch.
-func (b *Batcher) keep(s []*Endpoint) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.room == nil {
-		b.room = s[:0]
-	}
+	b.late.giveBack(late)
 }
 
-// add notes that e is to send at the end of the batch. It reports false if
-// there is none.
-func (b *Batcher) add(e *Endpoint) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.open == 0 {
+// addTo adds a name to one of b's rosters, which is also reported. It does not
+// if there is no batch.
+func addTo[T any](b *Batcher, r *roster[T], name T) bool {
+	if b.open.Load() == 0 {
 		return false
 	}
-	b.late = append(b.late, e)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.open.Load() == 0 {
+		return false
+	}
+	r.add(name)
 	return true
 }
 
 // putOffTurns is how often in a batch an endpoint puts off what it has to say:
-// the peer, and whoever reads, are not to wait for more packets than that.
+// the peer, and whoever waits, are not to wait for more packets than that.
 const putOffTurns = 8
 
 // putOff reports whether all that there is to send is an acknowledgement, and
@@ -102,11 +129,39 @@ func (e *Endpoint) putOff() bool {
 		return false
 	}
 	if !e.late {
-		e.late, e.putOffs = e.proto.batcher.add(e), 0
+		b := &e.proto.batcher
+		e.late, e.putOffs = addTo(b, &b.late, e), 0
 	}
 	if e.putOffs++; e.putOffs == putOffTurns {
 		e.putOffs = 0
 		return false
 	}
 	return e.late
+}
+
+// putOffNews reports whether waiters will be told by the batcher. That a
+// connection has ended does not wait. e.mu is held.
+func (e *Endpoint) putOffNews(wake waiter.EventMask) bool {
+	if wake == 0 || wake&(waiter.EventErr|waiter.EventHUp) != 0 {
+		return false
+	}
+	if !e.news {
+		b := &e.proto.batcher
+		e.news = addTo(b, &b.news, e)
+	}
+	if e.news {
+		e.wake = wake
+	}
+	return e.news
+}
+
+// tellNews tells the waiters what was put off.
+func (e *Endpoint) tellNews() {
+	e.mu.Lock()
+	wake := e.wake
+	e.news, e.wake = false, 0
+	e.letGo()
+	if wake != 0 {
+		e.wq.Notify(wake)
+	}
 }

@@ -115,3 +115,83 @@ func TestBatchedAnswer(t *testing.T) {
 	}
 	w.quiet("after the answer")
 }
+
+// In a long batch those who read are told at a turn; the acknowledgement waits on.
+func TestBatchTurn(t *testing.T) {
+	w := newWire(t)
+	_, iss, wq := w.openWaiting()
+	told := 0
+	entry := waiter.NewFunctionEntry(waiter.ReadableEvents, func(waiter.EventMask) { told++ })
+	wq.EventRegister(&entry)
+	defer wq.EventUnregister(&entry)
+	in := func(seq uint32) {
+		w.inject(segment{seq: seq, ack: iss, flags: header.TCPFlagAck, window: 65535, payload: "x"}, nil)
+	}
+	b := tcp.BatcherOf(w.stack)
+	b.Begin()
+	b.Turn()
+	for i := range 2 {
+		in(peerISN + 1 + uint32(i))
+		if told != i {
+			t.Fatalf("told %d times before turn %d", told, i+1)
+		}
+		b.Turn()
+		b.Turn()
+		if told != i+1 {
+			t.Fatalf("told %d times after turn %d", told, i+1)
+		}
+		w.quiet("at a turn")
+	}
+	b.End()
+	if told != 2 {
+		t.Errorf("told %d times of two segments", told)
+	}
+	if ack := w.want(header.TCPFlagAck).ack; ack != peerISN+3 {
+		t.Errorf("acknowledged %d, want %d", ack, peerISN+3)
+	}
+	w.quiet("after the batch")
+}
+
+// Whoever accepts is told at the end of the batch, on the goroutine that ends
+// it, when the first request has come too; the answer acknowledges that.
+func TestBatchedAccept(t *testing.T) {
+	w := newWire(t)
+	l, wq := listenEndpoint(t, w.stack, families[0], 0, w.ports[0], 5)
+	accepted := false
+	entry := waiter.NewFunctionEntry(waiter.ReadableEvents, func(waiter.EventMask) {
+		accepted = true
+		child, _, err := l.Accept(nil)
+		if err != nil {
+			t.Errorf("Accept: %s", err)
+			return
+		}
+		t.Cleanup(child.Close)
+		if _, err := child.Write(strings.NewReader("answer"), tcpip.WriteOptions{}); err != nil {
+			t.Error(tcpipErr(err))
+		}
+	})
+	wq.EventRegister(&entry)
+	defer wq.EventUnregister(&entry)
+	b := tcp.BatcherOf(w.stack)
+	b.Begin()
+	w.inject(segment{seq: peerISN, flags: header.TCPFlagSyn, window: 65535}, nil)
+	iss := w.want(header.TCPFlagSyn | header.TCPFlagAck).seq
+	for _, payload := range []string{"", "question"} {
+		w.inject(segment{seq: peerISN + 1, ack: iss + 1, flags: header.TCPFlagAck, window: 65535, payload: payload}, nil)
+	}
+	w.quiet("in the batch")
+	if accepted {
+		t.Error("whoever accepts was told before the end of the batch")
+	}
+	if l.Readiness(waiter.ReadableEvents)&waiter.ReadableEvents == 0 {
+		t.Error("nothing to accept before the end of the batch")
+	}
+	b.End()
+	if !accepted {
+		t.Fatal("whoever accepts was not told by the end of the batch")
+	}
+	if s := w.want(header.TCPFlagAck); s.payload != "answer" || s.ack != peerISN+1+uint32(len("question")) {
+		t.Errorf("sent %q, acknowledging %d", s.payload, s.ack)
+	}
+	w.quiet("after the answer")
+}

@@ -72,7 +72,8 @@ type Endpoint struct {
 type flags struct {
 	started        bool
 	sending        bool // some goroutine is writing packets; see unlock
-	late           bool // the batcher will call endTurn
+	late           bool // the batcher will have an acknowledgement sent
+	news           bool // the batcher will tell the waiters
 	putOffs        uint8
 	released       bool // nothing of the stack's is held any more
 	passive        bool // opened by a peer's SYN
@@ -192,8 +193,8 @@ func (e *Endpoint) endTurn(all bool) {
 			}
 		}
 		n := e.observe()
-		if later && n.wake == waiter.ReadableEvents {
-			e.wake, n.wake = n.wake, 0
+		if later && e.putOffNews(n.wake) {
+			n.wake = 0
 		}
 		if !e.sending {
 			e.rest(now)

@@ -96,6 +96,9 @@ func (l *listener) deliver(child *Endpoint) {
 		child.Abort()
 		return
 	}
+	if b := &l.ep.proto.batcher; addTo(b, &b.ready, l) {
+		return
+	}
 	// Not in this goroutine, which brought the handshake's last packet and is
 	// perhaps the very one that is still in Connect at the other end of a
 	// loopback: a waiter of the listener has other work than its peers', and
