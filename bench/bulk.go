@@ -92,7 +92,7 @@ func bulk(name string, t Traffic) func(*pair, time.Duration) ([]value, error) {
 		if err := p.peer.call("Begin", t, &None{}); err != nil {
 			return nil, err
 		}
-		time.Sleep(d / 4) // slow start
+		time.Sleep(d/4 + time.Duration(t.Crowd)*d/1000) // slow start, and a crowd's goes on for longer
 		before := make([]Count, len(readers))
 		after := make([]Count, len(readers))
 		for i, c := range readers {

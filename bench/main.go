@@ -89,6 +89,11 @@ func parse(args []string) (*options, error) {
 	} else if !info.IsDir() {
 		return nil, fmt.Errorf("-out: %s is not a directory", o.out)
 	}
+	if o.profiles != "" {
+		if err := os.MkdirAll(o.profiles, 0o777); err != nil {
+			return nil, fmt.Errorf("-profiles: %w", err)
+		}
+	}
 	var err error
 	if o.only, err = regexp.Compile(*only); err != nil {
 		return nil, fmt.Errorf("-only: %w", err)
