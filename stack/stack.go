@@ -80,7 +80,9 @@ func New(cfg Config) (*Stack, error) {
 
 // batchLink is a link that can tell when it has no more packets for now, as
 // stack/tap can.
-type batchLink interface{ SetBatch(begin, turn, end func()) }
+type batchLink interface {
+	SetBatch(begin, turn func(), end func(more bool))
+}
 
 // setTCPOptions passes the configuration on to the TCP protocol.
 func (s *Stack) setTCPOptions() error {

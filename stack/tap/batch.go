@@ -5,15 +5,21 @@ package tap
 import "runtime"
 
 // batcher is told which frames come together.
-type batcher struct{ begin, turn, end func() }
+type batcher struct {
+	begin, turn func()
+	end         func(more bool)
+}
 
 // SetBatch sets functions that are told which frames come together, so that
 // what they call for can be done once for all: acknowledgements above all.
-// begin is called before the first of several frames is delivered, end when no
-// more are known to be waiting, and turn, in a long row of frames, so that those
-// who wait for what came need not wait for its end. Readers of several queues do
-// so independently. It takes effect with the next attachment to a stack.
-func (e *Endpoint) SetBatch(begin, turn, end func()) { e.batcher.Store(&batcher{begin, turn, end}) }
+// begin is called before the first of several frames is delivered; end when no
+// more are known to be waiting or, with more set, when there have been many; and
+// turn now and then, so that those who wait for what came need not wait for the
+// end. Readers of several queues do so independently. It takes effect with the
+// next attachment to a stack.
+func (e *Endpoint) SetBatch(begin, turn func(), end func(more bool)) {
+	e.batcher.Store(&batcher{begin, turn, end})
+}
 
 const (
 	// batchFrames is how many frames a batch has at most. More would keep peers
@@ -34,7 +40,7 @@ type batch struct {
 // begin is called before a frame is delivered.
 func (b *batch) begin() {
 	if b.frames == batchFrames {
-		b.end()
+		b.end(true)
 	}
 	switch {
 	case b.to == nil:
@@ -46,15 +52,15 @@ func (b *batch) begin() {
 	b.frames++
 }
 
-// end is called when the queue is empty. It does nothing if nothing was
-// delivered since the last call.
-func (b *batch) end() {
+// end is called when the queue is empty, or more is set. It does nothing if
+// nothing was delivered since the last call.
+func (b *batch) end(more bool) {
 	if b.frames == 0 {
 		return
 	}
 	b.frames = 0
 	if b.to != nil {
-		b.to.end()
+		b.to.end(more)
 	}
 	// What was woken waits for this thread, or for another one to be woken
 	// for it, which takes longer. And this thread may be about to sleep.

@@ -107,7 +107,7 @@ func newReader(d stack.NetworkDispatcher) *reader {
 // reading fails.
 func (r *reader) run(e *Endpoint) error {
 	defer r.buf.release()
-	defer r.batch.end()
+	defer r.batch.end(false)
 	r.batch.to = e.batcher.Load()
 	r.spin.limit = e.spin
 	for !r.stopped.Load() {
@@ -132,7 +132,7 @@ func (r *reader) run(e *Endpoint) error {
 // empty is what the reader does when there is no frame: it settles the batch,
 // and looks again, after a while of sleep if it is not worth while at once.
 func (r *reader) empty(q *queue) {
-	r.batch.end()
+	r.batch.end(false)
 	if !r.spin.again() {
 		q.wait(&r.fds)
 		return

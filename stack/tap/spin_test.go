@@ -46,7 +46,7 @@ func TestSpin(t *testing.T) {
 // TestBatch checks that each beginning has an end, that a batch is bounded, and
 // that others have their turn in a long one.
 func TestBatch(t *testing.T) {
-	open, begun, turns := 0, 0, 0
+	open, begun, turns, full := 0, 0, 0, 0
 	b := batch{to: &batcher{
 		begin: func() { open++; begun++ },
 		turn: func() {
@@ -54,9 +54,13 @@ func TestBatch(t *testing.T) {
 				t.Errorf("a turn in %d batches", open)
 			}
 		},
-		end: func() { open-- },
+		end: func(more bool) {
+			if open--; more {
+				full++
+			}
+		},
 	}}
-	b.end()
+	b.end(false)
 	if open != 0 {
 		t.Fatal("a batch ended that had not begun")
 	}
@@ -71,8 +75,14 @@ func TestBatch(t *testing.T) {
 	if want := 2 * (batchFrames/turnFrames - 1); turns != want {
 		t.Errorf("%d turns, want %d", turns, want)
 	}
-	b.end()
-	b.end()
+	if full != begun-1 {
+		t.Errorf("%d batches ended with more to come, want %d", full, begun-1)
+	}
+	b.end(false)
+	b.end(false)
+	if full != begun-1 {
+		t.Error("a batch ended with more to come, of which there was none")
+	}
 	if open != 0 {
 		t.Errorf("%d batches are open after the end", open)
 	}

@@ -84,10 +84,12 @@ func (b *Batcher) Turn() {
 	b.ready.giveBack(ready)
 }
 
-// End says that no more are known to be coming. First those whom they concern
-// are told and get their turn, for an answer of theirs carries the
-// acknowledgement; then what is left to send is sent.
-func (b *Batcher) End() {
+// End says that no more are known to be coming or, with more set, that there
+// have been many. First those whom they concern are told and get their turn, for
+// an answer of theirs carries the acknowledgement; then what is left to send is
+// sent. Where more are waiting, a connection that received only one packet may
+// find its next among them, and acknowledge both.
+func (b *Batcher) End(more bool) {
 	b.mu.Lock()
 	b.open.Add(-1)
 	late := b.late.take()
@@ -96,6 +98,9 @@ func (b *Batcher) End() {
 	for _, e := range late {
 		e.mu.Lock()
 		e.late = false
+		if more {
+			e.conn.AckMore(e.proto.now())
+		}
 		e.endTurn(true)
 	}
 	b.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -35,7 +36,7 @@ func TestBatch(t *testing.T) {
 			w.quiet("before the eighth")
 		}
 	}
-	b.End()
+	b.End(false)
 	w.quiet("after a batch of which all is acknowledged")
 	if _, err := ep.Read(&got, tcpip.ReadOptions{}); err != nil {
 		t.Fatal(tcpipErr(err))
@@ -50,7 +51,7 @@ func TestBatch(t *testing.T) {
 		t.Fatal(tcpipErr(err))
 	}
 	w.quiet("when the user reads before the end of the batch")
-	b.End()
+	b.End(false)
 	if ack := w.want(header.TCPFlagAck).ack; ack != peerISN+1+(early+3)*size {
 		t.Errorf("acknowledged %d, want %d", ack, peerISN+1+(early+3)*size)
 	}
@@ -81,7 +82,7 @@ func TestBatch(t *testing.T) {
 	if s := w.want(header.TCPFlagAck); s.payload != "y" || s.ack != peerISN+1+(2*early+4)*size {
 		t.Errorf("sent %q, acknowledging %d", s.payload, s.ack)
 	}
-	b.End()
+	b.End(false)
 	w.quiet("after the batch")
 }
 
@@ -109,7 +110,7 @@ func TestBatchedAnswer(t *testing.T) {
 	if ep.Readiness(waiter.ReadableEvents)&waiter.ReadableEvents == 0 {
 		t.Error("not readable before the end of the batch")
 	}
-	b.End()
+	b.End(false)
 	if s := w.want(header.TCPFlagAck); s.payload != "answer" || s.ack != peerISN+1+uint32(len("question")) {
 		t.Errorf("sent %q, acknowledging %d", s.payload, s.ack)
 	}
@@ -142,7 +143,7 @@ func TestBatchTurn(t *testing.T) {
 		}
 		w.quiet("at a turn")
 	}
-	b.End()
+	b.End(false)
 	if told != 2 {
 		t.Errorf("told %d times of two segments", told)
 	}
@@ -186,7 +187,7 @@ func TestBatchedAccept(t *testing.T) {
 	if l.Readiness(waiter.ReadableEvents)&waiter.ReadableEvents == 0 {
 		t.Error("nothing to accept before the end of the batch")
 	}
-	b.End()
+	b.End(false)
 	if !accepted {
 		t.Fatal("whoever accepts was not told by the end of the batch")
 	}
@@ -194,4 +195,45 @@ func TestBatchedAccept(t *testing.T) {
 		t.Errorf("sent %q, acknowledging %d", s.payload, s.ack)
 	}
 	w.quiet("after the answer")
+}
+
+// Where more packets are waiting, the acknowledgement of a single one waits for
+// the next, but no longer than a delayed acknowledgement does.
+func TestBatchWithMoreToCome(t *testing.T) {
+	w := newWire(t)
+	_, iss := w.open()
+	next := uint32(peerISN + 1)
+	b := tcp.BatcherOf(w.stack)
+	in := func(n int, more bool) {
+		b.Begin()
+		for range n {
+			w.inject(segment{seq: next, ack: iss, flags: header.TCPFlagAck, window: 65535, payload: "x"}, nil)
+			next++
+		}
+		b.End(more)
+	}
+	acknowledged := func(when string) {
+		t.Helper()
+		if ack := w.want(header.TCPFlagAck).ack; ack != next {
+			t.Errorf("%s: acknowledged %d, want %d", when, ack, next)
+		}
+	}
+	// The peer is in slow start, or might be.
+	for range 16 {
+		in(1, true)
+		acknowledged("at first")
+	}
+	in(1, true)
+	w.quiet("after one of more packets")
+	in(1, true)
+	acknowledged("after the second")
+	in(2, true)
+	acknowledged("after two at once")
+	in(1, false)
+	acknowledged("after the last")
+	in(1, true)
+	w.quiet("after one of more packets")
+	w.clock.Advance(50 * time.Millisecond)
+	acknowledged("in time")
+	w.quiet("at the end")
 }

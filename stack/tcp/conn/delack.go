@@ -15,6 +15,7 @@ type delayedACK struct {
 	quick       uint8        // acknowledge this many more at once
 	interactive bool         // our data answers the peer's
 	holes       bool         // quick is because of holes
+	packets     uint8        // of data since the last acknowledgement; 2: or more
 	acked       seqnum.Value // RCV.NXT in the last segment we sent
 	arrived     Time         // when data last came
 }
@@ -48,6 +49,7 @@ func (c *Conn) acknowledgeData(now Time, n seqnum.Size) {
 		d.startQuick()
 	}
 	d.arrived = now
+	d.packets = min(d.packets+1, 2)
 	if !c.cfg.delayedACK || d.quick > 0 || !d.interactive ||
 		d.acked.Size(c.rcv.nxt) > seqnum.Size(c.rcv.mss) || c.window() < seqnum.Size(c.rcv.mss) {
 		c.oweAck()
@@ -61,6 +63,19 @@ func (c *Conn) delayAck(now Time) {
 	if !c.timers.running(timerDelayedACK) {
 		c.timers.set(timerDelayedACK, now.Add(maxAckDelay))
 	}
+}
+
+// AckMore says that an acknowledgement which may wait (AckMayWait) should do so
+// if it answers for one packet only: more are about to come, of which one may be
+// ours. It waits no longer than any. https://www.rfc-editor.org/rfc/rfc1122#page-96
+// asks for one in two.
+func (c *Conn) AckMore(now Time) {
+	d := &c.delack
+	if d.packets > 1 || d.quick > 0 || !c.AckMayWait() || d.acked.Size(c.rcv.nxt) > c.window()/2 {
+		return
+	}
+	c.owed.acks = 0
+	c.delayAck(now)
 }
 
 // onDelayedACK: no data came to carry the acknowledgement.
@@ -84,6 +99,7 @@ func (c *Conn) acknowledged(now Time, withData bool) {
 	c.timers.stop(timerDelayedACK)
 	d := &c.delack
 	d.acked = c.rcv.nxt
+	d.packets = 0
 	if d.quick > 0 {
 		d.quick--
 	}
