@@ -66,10 +66,7 @@ func TestImages(t *testing.T) {
 
 				restored, err := repair.Restore(w.factory(1), imaged)
 				must(t, err)
-				w.Switch.Silence(false, false)
-				w.Switch.Move(1)
-				must(t, s.Close())
-				must(t, repair.Resume(restored, repair.Off))
+				follow(t, w, s, restored)
 				finish(t, w, peer, restored.(*linux.Socket), toHost, toPeer)
 			})
 		}

@@ -72,9 +72,7 @@ func TestUnsentFIN(t *testing.T) {
 					t.Errorf("was %d of %d unsent, is %d of %d; FIN queued %v, sent %v", snap.Unsent, snap.SendQueue.Len(),
 						again.Unsent, again.SendQueue.Len(), again.FINQueued, again.FINSent)
 				}
-				w.Switch.Move(1)
-				must(t, s.Close())
-				must(t, repair.Resume(restored, repair.Off))
+				follow(t, w, s, restored)
 				finish(t, w, peer, restored.(*linux.Socket), nil, written)
 			})
 		}

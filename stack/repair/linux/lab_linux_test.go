@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/gopacket/layers"
 	"golang.org/x/sys/unix"
 
 	"github.com/tcprepair/ustack/internal/netlab"
@@ -106,6 +107,25 @@ func (w *world) resets() int {
 		tcp := c.TCP()
 		return tcp != nil && tcp.RST
 	})
+}
+
+// arrived waits until the peer has all that a host has sent. The switch keeps
+// one host's frames in order, but not those of several.
+func (w *world) arrived(host int) {
+	w.t.Helper()
+	mark, err := w.Hosts[host].Kernel.ListenUDP(netip.AddrPort{})
+	must(w.t, err)
+	defer mark.Close()
+	_, err = mark.WriteToUDPAddrPort([]byte("so far"), netip.AddrPortFrom(netlab.KernelAddresses[0].Addr(), 9))
+	must(w.t, err)
+	port := mark.LocalAddr().(*net.UDPAddr).Port
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	_, err = w.capture.WaitFor(ctx, func(c netlab.Captured) bool {
+		udp, ok := c.Packet().Layer(layers.LayerTypeUDP).(*layers.UDP)
+		return ok && int(udp.SrcPort) == port
+	})
+	must(w.t, err)
 }
 
 // hold is how many bytes of segments a reservation keeps, the kernel's overhead
