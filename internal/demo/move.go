@@ -118,7 +118,7 @@ func performMoves(ctx context.Context, w io.Writer, opts MoveOptions, r *MoveRes
 	r.DigestMatch = true
 	fmt.Fprintf(w, "Resets on the wire: %d. A move took %d us in the median and 99 in 100 took at most %d us.\n", r.Resets, r.MoveUS.P50, r.MoveUS.P99)
 	if r.Resets > 0 {
-		for _, line := range c.strayResets() {
+		for _, line := range c.capture.StrayResets() {
 			fmt.Fprintln(w, "   ", line)
 		}
 		return errors.New("there were resets on the wire")

@@ -41,7 +41,7 @@ func TestMoveMatrix(t *testing.T) {
 					t.Fatal(err)
 				}
 				if trip.rst > 0 {
-					t.Errorf("%d RSTs on the wire: %q", trip.rst, c.strayResets())
+					t.Errorf("%d RSTs on the wire: %q", trip.rst, c.capture.StrayResets())
 				}
 				slices.Sort(trip.took)
 				t.Logf("%d moves: %v in the median, %v at most; %d MiB sent, %d received", len(trip.took),

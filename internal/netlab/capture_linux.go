@@ -102,10 +102,12 @@ func (c Captured) decode() gopacket.Packet {
 // Capture records what passes a device, both ways. Its methods are safe for
 // concurrent use.
 type Capture struct {
-	name  string
-	file  *os.File
-	snap  int
-	limit int
+	name string
+	file *os.File
+	// As in CaptureConfig.
+	snap, limit int
+	endsOnly    bool
+
 	close func() error
 
 	mu      sync.Mutex
@@ -135,7 +137,8 @@ func (ns *Namespace) Capture(device string, cfg CaptureConfig) (*Capture, error)
 		return nil, err
 	}
 	name := ns.Name + "/" + device
-	c := &Capture{name: name, file: os.NewFile(uintptr(fd), name), snap: cfg.Snap, limit: cfg.MaxPackets, changed: make(chan struct{})}
+	c := &Capture{name: name, file: os.NewFile(uintptr(fd), name), snap: cfg.Snap, limit: cfg.MaxPackets, endsOnly: cfg.EndsOnly,
+		changed: make(chan struct{})}
 	if c.snap == 0 {
 		c.snap = defaultSnap
 	}
