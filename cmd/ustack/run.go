@@ -17,6 +17,7 @@ type runCmd struct {
 	Addr     []cidr           `placeholder:"CIDR" required:"" help:"The stack's addresses, IPv4 and IPv6, each with the length of its network: 10.0.0.2/24. Separated by commas, or repeated."`
 	Gateway  []address        `placeholder:"IP" help:"Default router, one for each IP version."`
 	MTU      int              `name:"mtu" placeholder:"BYTES" help:"Largest packet (the device's)."`
+	Queues   int              `default:"1" placeholder:"N" help:"Queues of the device to use, each with a reader of its own; for machines with many processors and connections (${default})."`
 	Serve    []daemon.Service `sep:"none" placeholder:"SERVICE" help:"A service to run: echo:PORT, discard:PORT, chargen:PORT, sink:PORT or http:PORT=DIR. May be repeated."`
 	MaxConns int              `default:"${max_conns}" placeholder:"N" help:"Connections that each service serves at once (${default})."`
 	Control  string           `default:"${control}" placeholder:"PATH" help:"Control socket (${default}). Empty: none."`
@@ -71,6 +72,7 @@ func (c *runCmd) Run(ctx context.Context, s streams) error {
 		TAP:      c.TAP,
 		TAPFD:    c.TAPFD,
 		MTU:      c.MTU,
+		Queues:   c.Queues,
 		Services: c.Serve,
 		MaxConns: c.MaxConns,
 		Control:  c.Control,

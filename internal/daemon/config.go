@@ -30,6 +30,8 @@ type Config struct {
 	Link gstack.LinkEndpoint
 	// MTU is the link's, in bytes. 0: what the device has.
 	MTU int
+	// Queues is how many of the device's queues to use; 0 is 1. See tap.Config.
+	Queues int
 
 	// Addresses and Gateways are the stack's; see stack.Config.
 	Addresses []netip.Prefix

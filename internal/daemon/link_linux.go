@@ -14,7 +14,7 @@ func openLink(c Config) (gstack.LinkEndpoint, string, error) {
 	if c.Link != nil {
 		return c.Link, "given", nil
 	}
-	tc := tap.Config{Name: c.TAP, MTU: uint32(c.MTU), Logger: c.Logger}
+	tc := tap.Config{Name: c.TAP, MTU: uint32(c.MTU), Queues: c.Queues, Logger: c.Logger}
 	var ep *tap.Endpoint
 	var err error
 	if c.TAPFD != 0 {
@@ -22,7 +22,7 @@ func openLink(c Config) (gstack.LinkEndpoint, string, error) {
 	} else {
 		ep, err = tap.Open(tc)
 	}
-	if errors.Is(err, tap.ErrName) || errors.Is(err, tap.ErrMTU) {
+	if errors.Is(err, tap.ErrName) || errors.Is(err, tap.ErrMTU) || errors.Is(err, tap.ErrQueues) {
 		return nil, "", &UsageError{err}
 	}
 	if err != nil {

@@ -20,6 +20,8 @@ const (
 	minMTU = 68
 	// maxMTU is the kernel's own limit for a TAP device.
 	maxMTU = 65535 - header.EthernetMinimumSize
+	// maxQueues is the kernel's own limit.
+	maxQueues = 256
 	// defaultMTU is used when the device's cannot be read.
 	defaultMTU = 1500
 )
@@ -39,6 +41,11 @@ type Config struct {
 	Address tcpip.LinkAddress
 	// NoOffload asks for plain frames even where the kernel offers more.
 	NoOffload bool
+	// Queues is how many queues the device is read and written by, each with a
+	// goroutine of its own; a flow keeps to one. 0 is 1, at most 256. Open makes
+	// a device with so many; an existing one must have been made for several
+	// (IFF_MULTI_QUEUE). A descriptor given to Adopt is one queue.
+	Queues int
 	// Spin is how long the reader keeps looking for the next frame before it
 	// sleeps, while frames follow each other as closely as that. 0:
 	// DefaultSpin; negative: it sleeps at once.
@@ -55,6 +62,9 @@ func (c *Config) validate() error {
 	}
 	if c.MTU != 0 && (c.MTU < minMTU || c.MTU > maxMTU) {
 		return fmt.Errorf("tap %s: %w: %d", c.label(), ErrMTU, c.MTU)
+	}
+	if c.Queues < 0 || c.Queues > maxQueues {
+		return fmt.Errorf("tap %s: %w: %d, want 1 to %d", c.label(), ErrQueues, c.Queues, maxQueues)
 	}
 	if c.Address != "" && (len(c.Address) != header.EthernetAddressSize ||
 		!header.IsValidUnicastEthernetAddress(c.Address)) {

@@ -49,7 +49,9 @@ func (o Offload) String() string {
 // device is an attached TAP device, up and ready to carry frames.
 type device struct {
 	fd      int
+	more    []int // of the same device, if it has several queues
 	name    string
+	flags   uint16 // as TUNSETIFF takes them
 	offload Offload
 	mtu     uint32
 	address tcpip.LinkAddress // the kernel's side
@@ -66,11 +68,45 @@ func openDevice(path string, cfg *Config) (*device, error) {
 	if err == nil {
 		var d *device
 		if d, err = setUp(fd, cfg, created); err == nil {
-			return d, nil
+			if err = d.addQueues(path, cfg.Queues-1); err == nil {
+				return d, nil
+			}
 		}
 	}
 	unix.Close(fd)
 	return nil, err
+}
+
+// addQueues attaches n more descriptors to the device. It needs the flags of the
+// first. If it fails, it leaves none.
+func (d *device) addQueues(path string, n int) error {
+	for range n {
+		fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err == nil {
+			if err = setIff(fd, d.name, d.flags); err != nil {
+				unix.Close(fd)
+			}
+		}
+		if err != nil {
+			for _, fd := range d.more {
+				unix.Close(fd)
+			}
+			d.more = nil
+			return deviceError(d.name, ErrQueues, err)
+		}
+		d.more = append(d.more, fd)
+	}
+	return nil
+}
+
+// fds are the device's descriptors, one a queue.
+func (d *device) fds() []int { return append([]int{d.fd}, d.more...) }
+
+// close closes all of them.
+func (d *device) close() {
+	for _, fd := range d.fds() {
+		unix.Close(fd)
+	}
 }
 
 // adoptDevice takes over the device that fd is attached to.
@@ -113,6 +149,11 @@ func attach(fd int, cfg *Config) (created bool, err error) {
 	if cfg.NoOffload {
 		want = plain
 	}
+	candidates := []uint16{want, want | unix.IFF_MULTI_QUEUE, plain, plain | unix.IFF_MULTI_QUEUE}
+	if cfg.Queues > 1 {
+		want |= unix.IFF_MULTI_QUEUE
+		candidates = []uint16{want, plain | unix.IFF_MULTI_QUEUE}
+	}
 	err = setIff(fd, cfg.Name, want|unix.IFF_TUN_EXCL)
 	if err == nil {
 		return true, nil
@@ -122,7 +163,7 @@ func attach(fd int, cfg *Config) (created bool, err error) {
 	}
 	// The device exists, and the kernel wants to see the flags it was made
 	// with: EINVAL means they are others, or that it is no TAP device at all.
-	for _, flags := range []uint16{want, want | unix.IFF_MULTI_QUEUE, plain, plain | unix.IFF_MULTI_QUEUE} {
+	for _, flags := range candidates {
 		if err = setIff(fd, cfg.Name, flags); err != unix.EINVAL {
 			break
 		}
@@ -131,6 +172,9 @@ func attach(fd int, cfg *Config) (created bool, err error) {
 	case nil:
 		return false, nil
 	case unix.EINVAL:
+		if cfg.Queues > 1 {
+			return false, deviceError(cfg.label(), ErrQueues, nil)
+		}
 		return false, deviceError(cfg.label(), ErrNotTAP, nil)
 	}
 	return false, attachError(cfg.label(), err)
@@ -143,7 +187,7 @@ func setUp(fd int, cfg *Config, created bool) (*device, error) {
 	if err != nil {
 		return nil, deviceError(cfg.label(), ErrNotTAP, err)
 	}
-	d := &device{fd: fd, name: name, mtu: cfg.MTU}
+	d := &device{fd: fd, name: name, mtu: cfg.MTU, flags: flags & (unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE)}
 	if err := d.negotiate(flags&unix.IFF_VNET_HDR != 0, cfg.NoOffload); err != nil {
 		return nil, err
 	}

@@ -4,12 +4,12 @@ package tap
 
 import (
 	"cmp"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -34,25 +34,23 @@ type Endpoint struct {
 	name     string
 	offload  Offload
 	log      *slog.Logger
-	queue    *queue
+	queues   []*queue // one or more; fixed
 	counters counters
 	mtu      atomic.Uint32
 	address  atomic.Pointer[tcpip.LinkAddress]
 	batcher  atomic.Pointer[batcher]
 	spin     time.Duration
 
-	// trusted says whether the checksums of the frame that is being delivered
-	// need no verification. See Capabilities.
-	trusted atomic.Bool
+	trust trust
 	// down is whether the last frame was refused because the device is down.
 	down atomic.Bool
 
-	mu      sync.Mutex // guards what follows
-	reader  *reader    // the last one started; nil: none yet
-	closed  bool
-	err     error
-	onClose func()
-	done    chan struct{} // closed when the endpoint can carry no more frames
+	mu       sync.Mutex // guards what follows
+	attached *delivery  // the last one; nil: none yet
+	closed   bool
+	err      error
+	onClose  func()
+	done     chan struct{} // closed when the endpoint can carry no more frames
 }
 
 // Open creates the TAP device cfg.Name, or attaches to the existing one, which
@@ -82,6 +80,9 @@ func Adopt(fd int, cfg Config) (*Endpoint, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
+	if cfg.Queues > 1 {
+		return nil, fmt.Errorf("tap %s: %w: descriptor %d is one", cfg.label(), ErrQueues, fd)
+	}
 	d, err := adoptDevice(fd, &cfg)
 	if err != nil {
 		return nil, err
@@ -93,10 +94,10 @@ func Adopt(fd int, cfg Config) (*Endpoint, error) {
 func newEndpoint(d *device, cfg *Config) (*Endpoint, error) {
 	address, err := cfg.address(d.address)
 	if err != nil {
-		unix.Close(d.fd)
+		d.close()
 		return nil, err
 	}
-	q, err := newQueue(d)
+	queues, err := newQueues(d)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +105,7 @@ func newEndpoint(d *device, cfg *Config) (*Endpoint, error) {
 		name:    d.name,
 		offload: d.offload,
 		log:     cfg.Logger,
-		queue:   q,
+		queues:  queues,
 		spin:    cmp.Or(cfg.Spin, DefaultSpin),
 		done:    make(chan struct{}),
 	}
@@ -157,11 +158,10 @@ func (e *Endpoint) SetLinkAddress(addr tcpip.LinkAddress) { e.address.Store(&add
 //
 // A stack asks for CapabilityRXChecksumOffload while it accepts a packet, once
 // for each, and from the goroutine that delivers it: that is the only way for a
-// link to vouch for a packet. So the answer is about the frame in delivery. It
+// link to vouch for a packet. So the answer is about the frames in delivery. It
 // is yes for those that the kernel vouches for, and no for all others, such as
 // fragments and frames that came from elsewhere through a bridge, which the
-// stack then verifies itself. The reader is one goroutine, so it cannot be
-// mistaken for another's.
+// stack then verifies itself; see trust.
 //
 // CapabilityTXChecksumOffload is left out: with it, packets without GSO options
 // would come with no checksum at all, IP fragments among them, whose checksum
@@ -169,18 +169,44 @@ func (e *Endpoint) SetLinkAddress(addr tcpip.LinkAddress) { e.address.Store(&add
 // GSO options with NeedsCsum.
 func (e *Endpoint) Capabilities() stack.LinkEndpointCapabilities {
 	c := stack.LinkEndpointCapabilities(stack.CapabilityResolutionRequired)
-	if e.trusted.Load() {
+	if e.trust.given() {
 		c |= stack.CapabilityRXChecksumOffload
 	}
 	return c
 }
 
-// setTrusted makes Capabilities answer for the frame about to be delivered.
-func (e *Endpoint) setTrusted(v bool) {
-	if e.trusted.Load() != v {
-		e.trusted.Store(v)
-	}
+// trust says whether the checksums of the frames that are being delivered need
+// no verification. All of them at a time are alike: readers deliver what is
+// trusted side by side, and what is not, which is rare, alone.
+type trust struct {
+	mu      sync.RWMutex
+	doubted atomic.Bool
 }
+
+// begin is called before a frame is delivered, end after it.
+func (t *trust) begin(trusted bool) {
+	if trusted {
+		t.mu.RLock()
+		return
+	}
+	t.mu.Lock()
+	t.doubted.Store(true)
+}
+
+func (t *trust) end(trusted bool) {
+	if trusted {
+		t.mu.RUnlock()
+		return
+	}
+	t.doubted.Store(false)
+	t.mu.Unlock()
+}
+
+func (t *trust) given() bool { return !t.doubted.Load() }
+
+// queueFor is the queue that a flow's packets are sent by. The kernel sends those
+// that come back by the same one.
+func (e *Endpoint) queueFor(hash uint32) *queue { return e.queues[hash%uint32(len(e.queues))] }
 
 // GSOMaxSize implements stack.GSOEndpoint.
 func (e *Endpoint) GSOMaxSize() uint32 { return gsoMaxSize }

@@ -34,6 +34,9 @@ var (
 	ErrAddress = errors.New("bad link address")
 	// ErrMTU: Config.MTU is out of range.
 	ErrMTU = fmt.Errorf("bad MTU (%d to %d)", minMTU, maxMTU)
+	// ErrQueues: the device was made for one queue, or fewer than Config.Queues
+	// can be had.
+	ErrQueues = errors.New("the device cannot have so many queues")
 	// ErrGone: the device was removed while the endpoint used it.
 	ErrGone = errors.New("the device is gone")
 )

@@ -364,7 +364,7 @@ func TestDetachDuringDelivery(t *testing.T) {
 	e.Close()
 	eventually(t, "the reader ends", func() bool {
 		select {
-		case <-e.reader.done:
+		case <-e.attached.done:
 			return true
 		default:
 			return false

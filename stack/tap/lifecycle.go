@@ -2,7 +2,11 @@
 
 package tap
 
-import "gvisor.dev/gvisor/pkg/tcpip/stack"
+import (
+	"sync"
+
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
 
 // Attach implements stack.LinkEndpoint. Reading starts with the first
 // dispatcher; nil stops it without waiting, because the stack holds locks here
@@ -10,43 +14,53 @@ import "gvisor.dev/gvisor/pkg/tcpip/stack"
 func (e *Endpoint) Attach(d stack.NetworkDispatcher) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	previous := e.reader
+	previous := e.attached
 	if previous != nil {
 		previous.stopped.Store(true)
-		e.queue.ring()
+		for _, q := range e.queues {
+			q.ring()
+		}
 	}
 	if d == nil || e.closed {
 		return
 	}
-	r := newReader(d)
-	e.reader = r
-	go e.read(r, previous)
+	e.attached = newDelivery(d)
+	go e.read(e.attached, previous)
 }
 
-// read is the body of r's goroutine. Its turn comes when the reader before it,
-// if there was one, has gone.
-func (e *Endpoint) read(r, previous *reader) {
-	defer close(r.done)
+// read runs d's readers. Their turn comes when those before them, if there were
+// any, have gone.
+func (e *Endpoint) read(d, previous *delivery) {
+	defer close(d.done)
 	if previous != nil {
 		<-previous.done
 	}
-	if !e.begin(r) {
+	if !e.begin(d) {
 		return
 	}
-	if err := r.run(e); err != nil {
-		e.fail(err)
+	var readers sync.WaitGroup
+	for _, q := range e.queues {
+		readers.Go(func() {
+			r := reader{delivery: d, queue: q}
+			if err := r.run(e); err != nil {
+				e.fail(err)
+			}
+		})
 	}
+	readers.Wait()
 }
 
-// begin silences the bell that stopped the reader before r, unless r has been
-// stopped by now.
-func (e *Endpoint) begin(r *reader) bool {
+// begin silences the bells that stopped the readers before d's, unless d has
+// been stopped by now.
+func (e *Endpoint) begin(d *delivery) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if r.stopped.Load() || e.closed {
+	if d.stopped.Load() || e.closed {
 		return false
 	}
-	e.queue.hush()
+	for _, q := range e.queues {
+		q.hush()
+	}
 	return true
 }
 
@@ -66,21 +80,21 @@ func (e *Endpoint) fail(err error) {
 func (e *Endpoint) IsAttached() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.reader != nil && !e.reader.stopped.Load()
+	return e.attached != nil && !e.attached.stopped.Load()
 }
 
-// Wait implements stack.LinkEndpoint. After Close it returns when the reader
-// has gone. After Attach(nil) it does not wait for a delivery that began
+// Wait implements stack.LinkEndpoint. After Close it returns when the readers
+// have gone. After Attach(nil) it does not wait for a delivery that began
 // before: the stack waits with its lock held, which that delivery may need, and
 // nothing more will be delivered after it.
 func (e *Endpoint) Wait() {
 	e.mu.Lock()
-	r := e.reader
+	d := e.attached
 	e.mu.Unlock()
-	if r == nil || (r.stopped.Load() && r.delivering.Load()) {
+	if d == nil || (d.stopped.Load() && d.delivering.Load() != 0) {
 		return
 	}
-	<-r.done
+	<-d.done
 }
 
 // Close implements stack.LinkEndpoint: it releases the device, which vanishes
@@ -102,7 +116,9 @@ func (e *Endpoint) Close() {
 	if action != nil {
 		action()
 	}
-	e.queue.close()
+	for _, q := range e.queues {
+		q.close()
+	}
 }
 
 // SetOnCloseAction implements stack.LinkEndpoint.

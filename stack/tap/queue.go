@@ -31,14 +31,23 @@ type queue struct {
 	fd    int // -1: closed
 }
 
-// newQueue makes a queue of d and owns its descriptor from then on.
-func newQueue(d *device) (*queue, error) {
-	bell, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		unix.Close(d.fd)
-		return nil, fmt.Errorf("tap %s: %w", d.name, os.NewSyscallError("eventfd2", err))
+// newQueues makes queues of d's descriptors and owns these from then on.
+func newQueues(d *device) ([]*queue, error) {
+	var queues []*queue
+	for i, fd := range d.fds() {
+		bell, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		if err != nil {
+			for _, q := range queues {
+				q.close()
+			}
+			for _, rest := range d.fds()[i:] {
+				unix.Close(rest)
+			}
+			return nil, fmt.Errorf("tap %s: %w", d.name, os.NewSyscallError("eventfd2", err))
+		}
+		queues = append(queues, &queue{vnet: d.offload.Header, bell: bell, fd: fd})
 	}
-	return &queue{vnet: d.offload.Header, bell: bell, fd: d.fd}, nil
+	return queues, nil
 }
 
 // close wakes the reader and waits for calls in the kernel to come out. It

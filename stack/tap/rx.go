@@ -84,23 +84,28 @@ func (b *rxBuffer) release() {
 	}
 }
 
-// reader is the goroutine that carries frames from a queue to one dispatcher.
-type reader struct {
+// delivery is the time between two calls of Attach: the readers of all queues
+// deliver to one dispatcher.
+type delivery struct {
 	dispatcher stack.NetworkDispatcher
-	stopped    atomic.Bool // no further frame may be delivered
-	delivering atomic.Bool // a frame is, or is about to be, in the dispatcher
-	done       chan struct{}
+	stopped    atomic.Bool   // no further frame may be delivered
+	delivering atomic.Int32  // how many frames are, or are about to be, in the dispatcher
+	done       chan struct{} // closed when the readers have gone
+}
 
-	// What follows is the goroutine's own.
+// reader is the goroutine that carries frames from a queue to the dispatcher.
+type reader struct {
+	*delivery
+	queue *queue
 	buf   rxBuffer
 	batch batch
 	spin  spinner
 	fds   [2]unix.PollFd // what it waits for
 }
 
-// newReader makes a reader for d, to be run once.
-func newReader(d stack.NetworkDispatcher) *reader {
-	return &reader{dispatcher: d, done: make(chan struct{})}
+// newDelivery makes the delivery to d.
+func newDelivery(d stack.NetworkDispatcher) *delivery {
+	return &delivery{dispatcher: d, done: make(chan struct{})}
 }
 
 // run reads and delivers until the reader is stopped, which is no error, or
@@ -111,13 +116,13 @@ func (r *reader) run(e *Endpoint) error {
 	r.batch.to = e.batcher.Load()
 	r.spin.limit = e.spin
 	for !r.stopped.Load() {
-		switch n, err := e.queue.readv(r.buf.vector(e.queue.vnet)); err {
+		switch n, err := r.queue.readv(r.buf.vector(r.queue.vnet)); err {
 		case nil:
 			r.spin.found()
 			r.batch.begin()
 			r.receive(e, n)
 		case unix.EAGAIN:
-			r.empty(e.queue)
+			r.empty()
 		case os.ErrClosed:
 			return nil
 		case unix.EBADFD, unix.EFAULT, unix.ENODEV, unix.EIO:
@@ -131,10 +136,10 @@ func (r *reader) run(e *Endpoint) error {
 
 // empty is what the reader does when there is no frame: it settles the batch,
 // and looks again, after a while of sleep if it is not worth while at once.
-func (r *reader) empty(q *queue) {
+func (r *reader) empty() {
 	r.batch.end(false)
 	if !r.spin.again() {
-		q.wait(&r.fds)
+		r.queue.wait(&r.fds)
 		return
 	}
 	// The peer may be waiting for this very processor.
@@ -146,7 +151,7 @@ func (r *reader) empty(q *queue) {
 func (r *reader) receive(e *Endpoint, n int) {
 	b := &r.buf
 	var vnet vnetHeader
-	if e.queue.vnet {
+	if r.queue.vnet {
 		n -= vnetHeaderSize
 		vnet = decodeVnetHeader(b.header[:])
 	}
@@ -184,12 +189,13 @@ func (r *reader) receive(e *Endpoint, n int) {
 // Setting delivering before looking at stopped is what lets Wait tell a
 // delivery that began before the stop from one that cannot begin any more.
 func (r *reader) deliver(e *Endpoint, proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
-	r.delivering.Store(true)
-	defer r.delivering.Store(false)
+	r.delivering.Add(1)
+	defer r.delivering.Add(-1)
 	if r.stopped.Load() {
 		return
 	}
-	e.setTrusted(pkt.RXChecksumValidated)
+	e.trust.begin(pkt.RXChecksumValidated)
+	defer e.trust.end(pkt.RXChecksumValidated)
 	r.dispatcher.DeliverNetworkPacket(proto, pkt)
 }
 

@@ -23,7 +23,7 @@ const (
 // bareEndpoint is an endpoint that expects virtio-net headers and has no
 // device.
 func bareEndpoint() *Endpoint {
-	e := &Endpoint{queue: &queue{vnet: true, fd: -1}, log: slog.New(slog.DiscardHandler), done: make(chan struct{})}
+	e := &Endpoint{queues: []*queue{{vnet: true, fd: -1}}, log: slog.New(slog.DiscardHandler), done: make(chan struct{})}
 	e.SetLinkAddress(ourMAC)
 	return e
 }
@@ -36,10 +36,15 @@ func (d dispatcher) DeliverNetworkPacket(_ tcpip.NetworkProtocolNumber, pkt *sta
 }
 func (dispatcher) DeliverLinkPacket(tcpip.NetworkProtocolNumber, *stack.PacketBuffer) {}
 
+// bareReader is a reader of e that has nothing to read.
+func bareReader(e *Endpoint, d dispatcher) *reader {
+	return &reader{delivery: newDelivery(d), queue: e.queues[0]}
+}
+
 // receive passes one frame and its virtio-net header through e, as though they
 // had been read from a device.
 func receive(e *Endpoint, head, frame []byte, deliver func(*stack.PacketBuffer)) {
-	r := newReader(dispatcher(deliver))
+	r := bareReader(e, dispatcher(deliver))
 	defer r.buf.release()
 	load(&r.buf, head, frame)
 	r.receive(e, vnetHeaderSize+len(frame))
@@ -102,7 +107,7 @@ func TestReceiveSizes(t *testing.T) {
 func TestReceiveReuse(t *testing.T) {
 	e := bareEndpoint()
 	var kept []buffer.Buffer
-	r := newReader(dispatcher(func(pkt *stack.PacketBuffer) { kept = append(kept, pkt.ToBuffer()) }))
+	r := bareReader(e, func(pkt *stack.PacketBuffer) { kept = append(kept, pkt.ToBuffer()) })
 	defer r.buf.release()
 	var want [][]byte
 	for i, n := range []int{100, 1514, 9000, 100, 65000, 257, 2048, 60} {
@@ -145,7 +150,7 @@ func TestReceiveDrops(t *testing.T) {
 
 	// Fewer bytes than a virtio-net header.
 	e := bareEndpoint()
-	r := newReader(nil)
+	r := bareReader(e, nil)
 	defer r.buf.release()
 	r.buf.vector(true)
 	r.receive(e, vnetHeaderSize-1)

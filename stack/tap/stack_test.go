@@ -77,16 +77,20 @@ func newStack(t testing.TB, cfg Config) (*stack.Stack, *Endpoint) {
 	return s, e
 }
 
-// eachWay runs a test over both families, with the offloads and without.
+// eachWay runs a test over both families, with the offloads, without, and with
+// several queues.
 func eachWay(t *testing.T, test func(t *testing.T, s *stack.Stack, e *Endpoint, kernel, local netip.Addr, proto tcpip.NetworkProtocolNumber)) {
 	for _, f := range families {
-		for _, plain := range []bool{false, true} {
-			name := f.name
-			if plain {
-				name += " plain"
-			}
-			t.Run(name, func(t *testing.T) {
-				s, e := newStack(t, Config{Name: "tap0", NoOffload: plain})
+		for _, way := range []struct {
+			name string
+			cfg  Config
+		}{
+			{"", Config{Name: "tap0"}},
+			{" plain", Config{Name: "tap0", NoOffload: true}},
+			{" three queues", Config{Name: "tap0", Queues: 3}},
+		} {
+			t.Run(f.name+way.name, func(t *testing.T) {
+				s, e := newStack(t, way.cfg)
 				test(t, s, e, f.kernel, f.stack, f.proto)
 			})
 		}

@@ -99,12 +99,12 @@ func (e *Endpoint) WritePackets(pkts stack.PacketBufferList) (n int, err tcpip.E
 func (e *Endpoint) writePacket(b *txBuffer, pkt *stack.PacketBuffer) tcpip.Error {
 	h, ok := outboundHeader(pkt)
 	size := pkt.Size()
-	if !ok || size > maxTxFrame || (!e.queue.vnet && h != vnetHeader{}) {
+	if !ok || size > maxTxFrame || (!e.offload.Header && h != vnetHeader{}) {
 		e.counters.txMalformed.Add(1)
 		return &tcpip.ErrMalformedHeader{}
 	}
-	flat := b.gather(pkt, e.queue.vnet, &h)
-	err := e.queue.writev(b.iov)
+	flat := b.gather(pkt, e.offload.Header, &h)
+	err := e.queueFor(pkt.Hash).writev(b.iov)
 	if flat != nil {
 		flat.Release()
 	}
