@@ -22,8 +22,7 @@ import (
 // Neither reading nor writing ever waits. So the runtime is not told of them: to
 // hand the processor on in the meantime would take longer than they do.
 type queue struct {
-	vnet bool // frames carry a virtio-net header
-	bell int  // an eventfd that ends waiting while it is set
+	bell int // an eventfd that ends waiting while it is set
 
 	// users is held for reading during a call on fd, so that the
 	// descriptor is not closed, and its number reused, under it.
@@ -45,7 +44,7 @@ func newQueues(d *device) ([]*queue, error) {
 			}
 			return nil, fmt.Errorf("tap %s: %w", d.name, os.NewSyscallError("eventfd2", err))
 		}
-		queues = append(queues, &queue{vnet: d.offload.Header, bell: bell, fd: fd})
+		queues = append(queues, &queue{bell: bell, fd: fd})
 	}
 	return queues, nil
 }

@@ -15,12 +15,12 @@ import (
 )
 
 // readAll counts the UDP packets to a port that wait in a queue; with 0, to any.
-func readAll(t *testing.T, q *queue, port uint16) int {
+func readAll(t *testing.T, e *Endpoint, q *queue, port uint16) int {
 	t.Helper()
 	var b rxBuffer
 	defer b.release()
 	for n := 0; ; {
-		size, err := q.readv(b.vector(q.vnet))
+		size, err := q.readv(b.vector(e.offload.Header))
 		if err == unix.EAGAIN {
 			return n
 		}
@@ -28,7 +28,7 @@ func readAll(t *testing.T, q *queue, port uint16) int {
 			t.Fatal(err)
 		}
 		frame := b.front(size)
-		if q.vnet {
+		if e.offload.Header {
 			frame = b.front(size - vnetHeaderSize)
 		}
 		ip := header.IPv4(frame[header.EthernetMinimumSize:])
@@ -75,7 +75,7 @@ func TestQueues(t *testing.T) {
 	}
 	var got [2]int
 	for i, q := range e.queues {
-		got[i] = readAll(t, q, 0)
+		got[i] = readAll(t, e, q, 0)
 	}
 	if got[0]+got[1] != flows || got[0] == 0 || got[1] == 0 {
 		t.Errorf("of %d flows %v came by the queues", flows, got)
@@ -91,10 +91,10 @@ func TestQueues(t *testing.T) {
 			t.Fatal(err)
 		}
 		send(c)
-		if n := readAll(t, e.queues[by], port); n != 1 {
+		if n := readAll(t, e, e.queues[by], port); n != 1 {
 			t.Errorf("%d packets came by queue %d after an answer by it", n, by)
 		}
-		if n := readAll(t, e.queues[1-by], port); n != 0 {
+		if n := readAll(t, e, e.queues[1-by], port); n != 0 {
 			t.Errorf("%d packets came by the other queue", n)
 		}
 	}

@@ -116,7 +116,7 @@ func (r *reader) run(e *Endpoint) error {
 	r.batch.to = e.batcher.Load()
 	r.spin.limit = e.spin
 	for !r.stopped.Load() {
-		switch n, err := r.queue.readv(r.buf.vector(r.queue.vnet)); err {
+		switch n, err := r.queue.readv(r.buf.vector(e.offload.Header)); err {
 		case nil:
 			r.spin.found()
 			r.batch.begin()
@@ -151,7 +151,7 @@ func (r *reader) empty() {
 func (r *reader) receive(e *Endpoint, n int) {
 	b := &r.buf
 	var vnet vnetHeader
-	if r.queue.vnet {
+	if e.offload.Header {
 		n -= vnetHeaderSize
 		vnet = decodeVnetHeader(b.header[:])
 	}

@@ -23,7 +23,7 @@ const (
 // bareEndpoint is an endpoint that expects virtio-net headers and has no
 // device.
 func bareEndpoint() *Endpoint {
-	e := &Endpoint{queues: []*queue{{vnet: true, fd: -1}}, log: slog.New(slog.DiscardHandler), done: make(chan struct{})}
+	e := &Endpoint{offload: Offload{Header: true}, queues: []*queue{{fd: -1}}, log: slog.New(slog.DiscardHandler), done: make(chan struct{})}
 	e.SetLinkAddress(ourMAC)
 	return e
 }

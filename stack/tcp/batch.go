@@ -34,16 +34,19 @@ type roster[T any] struct {
 
 func (r *roster[T]) add(v T) { r.names = append(r.names, v) }
 
-// take returns the list, to be given back after use.
+// take returns the list, to be given back after use; nil if nobody is on it.
 func (r *roster[T]) take() []T {
 	names := r.names
+	if len(names) == 0 {
+		return nil
+	}
 	r.names, r.room = r.room, nil
 	return names
 }
 
 func (r *roster[T]) giveBack(names []T) {
 	if clear(names); r.room == nil {
-		r.room = names[:0]
+		r.room = names[:0] // of nil, still nil
 	}
 }
 
@@ -69,15 +72,16 @@ func (b *Batcher) Turn() {
 	b.mu.Lock()
 	news, ready := b.news.take(), b.ready.take()
 	b.mu.Unlock()
+	if news == nil && ready == nil {
+		return
+	}
 	for _, l := range ready {
 		l.notify()
 	}
 	for _, e := range news {
 		e.tellNews()
 	}
-	if len(news) != 0 || len(ready) != 0 {
-		runtime.Gosched()
-	}
+	runtime.Gosched()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.news.giveBack(news)
@@ -95,6 +99,9 @@ func (b *Batcher) End(more bool) {
 	late := b.late.take()
 	b.mu.Unlock()
 	b.Turn()
+	if late == nil {
+		return
+	}
 	for _, e := range late {
 		e.mu.Lock()
 		e.late = false

@@ -116,6 +116,14 @@ func (p *place) reservation(id stack.TransportEndpointID) ports.Reservation {
 	return r
 }
 
+// freePort gives the endpoint's port back, if it has one. e.mu is held.
+func (e *Endpoint) freePort() {
+	if e.place.portReserved {
+		e.place.portReserved = false
+		e.proto.stack.ReleasePort(e.place.reservation(e.ends.id()))
+	}
+}
+
 // register puts the endpoint into the stack's table under id. e.mu is held.
 func (e *Endpoint) register(p *place, nets netSet, id stack.TransportEndpointID) tcpip.Error {
 	if id.RemotePort != 0 && e.proto.places.taken(id) {
@@ -145,10 +153,7 @@ func (e *Endpoint) yieldTuple() {
 		e.place.registered = false
 		e.proto.stack.UnregisterTransportEndpoint(e.place.listedFor.list(), ProtocolNumber, e.ends.id(), e, e.place.flags, e.place.device)
 	}
-	if e.place.portReserved {
-		e.place.portReserved = false
-		e.proto.stack.ReleasePort(e.place.reservation(e.ends.id()))
-	}
+	e.freePort()
 }
 
 // release gives back everything that the endpoint holds of the stack's. Its
@@ -160,10 +165,7 @@ func (e *Endpoint) release() {
 	}
 	e.released = true
 	e.leave()
-	if e.place.portReserved {
-		e.place.portReserved = false
-		e.proto.stack.ReleasePort(e.place.reservation(e.ends.id()))
-	}
+	e.freePort()
 	if e.route != nil {
 		e.route.Release()
 		e.route = nil
